@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from keras_echo.batches import Batch, checked, copied
-from keras_echo.echo import Echo, ShuffleBuffer, Use
+from keras_echo.echoing import Echo, ShuffleBuffer, Use
 from keras_echo.prefetch import Prefetcher, StoppedError
 from keras_echo.state import State
 from keras_echo.stream import EmptyPassError, Fresh, Position

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_echo._messages import expected
-from keras_echo.echo import Use
+from keras_echo.echoing import Use
 from keras_echo.stream import START, Fresh, Position
 
 _VERSION = 1

@@ -12,7 +12,7 @@ def _leaves_nothing_running():
     yield
     gc.collect()
     deadline = time.monotonic() + 10
-    while left := [*ours()] + multiprocessing.active_children():
+    while left := [*ours(), *multiprocessing.active_children()]:
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.02)
 

@@ -83,7 +83,10 @@ def test_other_structures_are_refused(batch):
         def __getitem__(self, index):
             return batch
 
-    with EchoingPyDataset(Wrong()) as dataset, pytest.raises(ValueError, match="^A batch") as caught:
+    with (
+        EchoingPyDataset(Wrong()) as dataset,
+        pytest.raises(ValueError, match=r"^A batch") as caught,
+    ):
         dataset[0]
     assert str(caught.value).startswith(
         "A batch of the source must be a tuple (x,), (x, y) or (x, y, sample_weight), a dict or a "

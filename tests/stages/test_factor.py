@@ -24,7 +24,7 @@ def test_refuses_values_below_one(value):
         "1.0 means no echoing, 4.0 uses every upstream output four times."
     )
     for attempt in (lambda: EchoFactor(value), lambda: setattr(factor, "value", value)):
-        with pytest.raises(ValueError, match="^echo_factor") as caught:
+        with pytest.raises(ValueError, match=r"^echo_factor") as caught:
             attempt()
         assert str(caught.value) == message
     assert factor.value == 3.0

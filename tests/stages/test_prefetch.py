@@ -191,7 +191,9 @@ def test_processes_work_elsewhere_and_errors_come_home():
         next(prefetcher)
     assert "In the worker process:\nTraceback" in caught.value.__notes__[0]
     assert next(prefetcher)[1] == 4
-    with pytest.raises(RuntimeError, match="must stay alive while it reads. Received: 'exit code -9'"):
+    with pytest.raises(
+        RuntimeError, match=r"must stay alive while it reads\. Received: 'exit code -9'"
+    ):
         next(prefetcher)
     assert next(prefetcher)[1] == 6
     prefetcher.stop()

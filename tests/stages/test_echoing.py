@@ -6,7 +6,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.echo import Echo, ShuffleBuffer
+from keras_echo.echoing import Echo, ShuffleBuffer
 
 factors = st.floats(1, 9) | st.sampled_from([1.0, 1.1, 4 / 3, 2.5, 8.0, math.nextafter(1, 2)])
 seeds = st.integers(0, 2**31)
