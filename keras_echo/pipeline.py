@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MOST_FAILURES = 1000  # in a row, for a source that doesn't know how long its passes are
 _AUGMENTED_AHEAD = 2
+_THREAD_IDLE_SECONDS = 2.0
+_PROCESS_IDLE_SECONDS = 10.0  # a new one imports Keras, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ class _Echoed(Iterator[Served]):
             num_workers=parallelism.workers,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
+            idle_seconds=(
+                _PROCESS_IDLE_SECONDS if parallelism.use_multiprocessing else _THREAD_IDLE_SECONDS
+            ),
             measure=settings.meter.reading,
         )
         self._fresh = _FreshBatches(

@@ -150,18 +150,29 @@ class Prefetcher(Generic[R]):
             reader.start()
 
     def _run_reader(self, era: int) -> None:
-        with self._worker() as work:
-            while (slot := self._claim(era)) is not None:
-                if slot.is_done:
-                    continue
-                try:
-                    with self._measure():
-                        slot.result = work(slot)
-                except BaseException as error:
-                    slot.error = error
-                with self._changed:
-                    slot.is_done = True
-                    self._changed.notify_all()
+        try:
+            with self._worker() as work:
+                while (slot := self._claim(era)) is not None:
+                    self._do(slot, work)
+        finally:
+            with self._changed:
+                self._forget_reader()
+
+    def _do(self, slot: _Slot, work: Callable[[_Slot], R]) -> None:
+        if slot.is_done:
+            return
+        try:
+            with self._measure():
+                slot.result = work(slot)
+        except BaseException as error:
+            slot.error = error
+        with self._changed:
+            slot.is_done = True
+            self._changed.notify_all()
+
+    def _forget_reader(self) -> None:
+        for readers in (self._readers, self._leaving):
+            readers.discard(threading.current_thread())
 
     @contextmanager
     def _worker(self) -> Iterator[Callable[[_Slot], R]]:
@@ -194,8 +205,8 @@ class Prefetcher(Generic[R]):
                 timeout=self._idle_seconds,
             )
             if self._era != era or not has_work:
-                self._readers.discard(threading.current_thread())
-                self._leaving.discard(threading.current_thread())
+                # At once, under the lock: the consumer must not count on a reader that leaves.
+                self._forget_reader()
                 return None
             self._is_pulling = True
         slot: _Slot | None = None
