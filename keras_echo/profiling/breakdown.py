@@ -4,105 +4,39 @@ Which average is taken where, and why:
 
 - A step's time and its wait are means. A starved run with echoing has a few slow steps (fresh
   batches) among many fast ones (echoed batches), and its median step waits for nothing.
-- t_upstream is a mean as well: what readers deliver in an hour depends on the sum of the reads, slow
-  ones included.
-- t_downstream is a median where the training thread runs in step with the device, because all
-  optimizer steps do the same work and a pause (garbage collection, a busy machine) is none of it. On
-  asynchronous backends only the sum over the window means anything: the thread dispatches ten steps
-  in no time and waits for all of them in the eleventh.
+- t_upstream is a mean as well: what readers deliver in an hour depends on the sum of their reads,
+  slow ones included.
+- t_downstream is a median, because all optimizer steps do the same work and a pause (garbage
+  collection, a busy machine) is none of it. But a median of what? On asynchronous backends the
+  thread dispatches ten steps in no time and waits for all of them in the eleventh. So the window
+  is cut where the device is known to have caught up: where it idles while training waits for a
+  batch. What lies between two cuts is divided by its number of steps.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_echo.profiling.spans import Spans, merge
+from keras_echo.profiling.result import (
+    MISSING_DEVICE,
+    MISSING_READERS,
+    MISSING_READS,
+    MISSING_STEPS,
+    MISSING_WAITS,
+    MISSING_WORK,
+    Bound,
+    StepBreakdown,
+)
+from keras_echo.profiling.spans import Spans, by_start, merge, overlap, starts_in
 
 if TYPE_CHECKING:
     from keras_echo.profiling.spans import Array
 
 STARVED = 0.05
 """From this share of a step spent waiting on, a window counts as starved."""
-
-MISSING_STEPS = (
-    "no step markers: profile through keras_echo.DataEchoCallback, or wrap every training step in "
-    "the profiler's step annotation"
-)
-MISSING_WAITS = (
-    "no input wait: train on a keras_echo.EchoingPyDataset, or record with the profiler's Python "
-    "tracer switched on"
-)
-MISSING_READS = (
-    "no upstream reads, so R is a bound: train on a keras_echo.EchoingPyDataset to have them marked"
-)
-MISSING_READERS = (
-    "no number of readers, so those that were seen are counted: pass readers= with each read"
-)
-MISSING_DEVICE = "no device events although the device runs asynchronously: switch the profiler's device tracer on"
-MISSING_WORK = "no time outside the input wait: profile more steps, after compilation"
-
-
-@dataclass(frozen=True)
-class StepBreakdown:
-    """What one optimizer step costs, and what its input costs. NaN is what is not known."""
-
-    steps: int
-    """Optimizer steps in the window."""
-    step_seconds: float
-    """Mean time from one optimizer step to the next."""
-    wait_seconds: float
-    """Mean time per optimizer step in which training asked for a batch and had none."""
-    upstream_seconds: float
-    """t_upstream: seconds per fresh batch, all readers at work."""
-    downstream_seconds: float
-    """t_downstream: seconds per optimizer step that never waits."""
-    ratio: float
-    """R, t_upstream over t_downstream; see `bound`."""
-    wait_fraction: float
-    """Share of the step that is wait."""
-    recommended_factor: float
-    """The echoing factor up to which the extra steps are free: R, at least 1."""
-    origin: Literal["trace", "counters"] = "trace"
-    bound: Literal["exact", "lower", "upper"] = "exact"
-    """Whether R is at least ("lower") or at most ("upper") `ratio`."""
-    num_readers: int | None = None
-    backend: str = "unknown"
-    hardware: str = "CPU"
-    starved_fraction: float = math.nan
-    """Share of the step in which the device idles because training waits for a batch."""
-    missing: tuple[str, ...] = ()
-    """What the trace could not say, and how to record it."""
-    path: str | None = None
-    """The file that this was read from."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing."""
-        return not self.missing
-
-    @property
-    def input_bound(self) -> bool:
-        """Whether reading takes longer than training, as far as is known."""
-        return self.ratio > 1.0 and self.bound != "upper"
-
-    def speedup(self, factor: float | None = None) -> float:
-        """Optimizer steps per second with echoing over those without, by the cost model.
-
-        Args:
-            factor: The echoing factor; default: the recommended one.
-
-        Returns:
-            The quotient; 1 where nothing is known.
-        """
-        factor = self.recommended_factor if factor is None else factor
-        up, down = self.upstream_seconds, self.downstream_seconds
-        if not (math.isfinite(self.ratio) and down > 0):
-            return 1.0
-        return factor * max(up, down) / max(up, factor * down)
 
 
 def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None) -> StepBreakdown:
@@ -120,33 +54,31 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
     total = float(np.sum(steps[:, 1] - steps[:, 0]))
     if not total > 0.0:
         return _unknown(spans, path, (MISSING_STEPS,))
-    inside = _overlap(np.column_stack((spans.waits[:, 0],) * 2), steps, count=True)
     # One call of the train function fetches one batch per optimizer step.
-    per_call = max(1, round(float(np.mean(inside)))) if spans.marked and len(spans.waits) else 1
+    fetched = float(np.mean(starts_in(spans.waits, steps))) if spans.marked else 1.0
+    per_call = max(1, round(fetched))
     updates = len(steps) * per_call
     waits, busy = merge(spans.waits), spans.busy
-    waited = _overlap(waits, steps)
+    waited = overlap(waits, steps)
     if _counts_busy(spans, per_call):
-        both = (
-            waited + _overlap(busy, steps) - _overlap(merge(np.concatenate((waits, busy))), steps)
-        )
-        starved = np.maximum(waited - both, 0.0)
+        either = overlap(merge(np.concatenate((waits, busy))), steps)
+        starved = np.maximum(either - overlap(busy, steps), 0.0)
     else:
         starved = waited
-    rest = (steps[:, 1] - steps[:, 0] - starved) / per_call
-    down = float(np.mean(rest) if spans.asynchronous else np.median(rest))
+    down = _downstream(steps, starved, spans.asynchronous) / per_call
     step = total / updates
     starved_step = float(np.sum(starved)) / updates
-    missing = _gaps(spans)
-    if not spans.sees_waits:
-        down = math.nan
-    elif down <= 1e-9 or down < 1e-6 * step:
-        down, missing = math.nan, (*missing, MISSING_WORK)
     hungry = starved_step / step >= STARVED
+    missing = _gaps(spans, hungry)
+    if spans.sees_waits and (down <= 1e-9 or down < 1e-6 * step):
+        down, missing = math.nan, (*missing, MISSING_WORK)
     up, bound = _upstream(spans, steps, updates, step, starved_step, hungry, echo_factor)
+    if not spans.sees_waits:
+        # The device's own work is the least that a step takes, the whole step the most that a
+        # batch does.
+        worked = float(np.sum(overlap(busy, steps))) / updates
+        down = worked if spans.asynchronous and worked > 1e-9 else math.nan
     ratio = up / down
-    if bound == "upper" and not spans.reads:
-        ratio = min(1.0, ratio)
     known = math.isfinite(ratio)
     return StepBreakdown(
         steps=updates,
@@ -156,7 +88,7 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
         downstream_seconds=down,
         ratio=ratio if known else math.nan,
         wait_fraction=float(np.sum(waited)) / total if spans.sees_waits else math.nan,
-        recommended_factor=max(1.0, ratio) if known else 1.0,
+        recommended_factor=max(1.0, ratio) if known and bound != "upper" else 1.0,
         bound=bound,
         num_readers=_readers(spans),
         backend=spans.backend,
@@ -167,71 +99,10 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
     )
 
 
-def from_counters(
-    *,
-    steps: int,
-    seconds: float,
-    wait_seconds: float,
-    reads: int,
-    read_seconds: float,
-    num_readers: int,
-    backend: str = "unknown",
-) -> StepBreakdown:
-    """Works out the same from what the dataset counted, where no trace is to be had.
-
-    The step's own time is taken as what is left of the wall clock after the wait, which is right
-    where the training thread runs in step with the device.
-
-    Args:
-        steps: Optimizer steps in the window.
-        seconds: Wall-clock time of the window.
-        wait_seconds: How long the training thread waited for batches, in total.
-        reads: Upstream reads that ended in the window.
-        read_seconds: How long they took, in total.
-        num_readers: How many reads can run at the same time.
-        backend: The Keras backend.
-
-    Returns:
-        The breakdown, its origin "counters".
-    """
-    steps = max(steps, 0)
-    step = seconds / steps if steps else math.nan
-    wait = min(max(wait_seconds, 0.0), seconds) / steps if steps else math.nan
-    down = step - wait
-    up = read_seconds / reads / max(num_readers, 1) if reads else math.nan
-    ratio = up / down if down > 0 else math.nan
-    missing = tuple(
-        text
-        for text, lacks in (
-            (MISSING_STEPS, not steps),
-            (MISSING_READS, not reads),
-            (MISSING_WORK, bool(steps) and not down > 0),
-        )
-        if lacks
-    )
-    known = math.isfinite(ratio)
-    fraction = wait / step if steps and step > 0 else math.nan
-    return StepBreakdown(
-        steps=steps,
-        step_seconds=step,
-        wait_seconds=wait,
-        upstream_seconds=up,
-        downstream_seconds=down if down > 0 else math.nan,
-        ratio=ratio if known else math.nan,
-        wait_fraction=fraction,
-        recommended_factor=max(1.0, ratio) if known else 1.0,
-        origin="counters",
-        num_readers=num_readers,
-        backend=backend,
-        starved_fraction=fraction,
-        missing=missing,
-    )
-
-
 def _contiguous(steps: Array) -> Array:
     """Lets every step last until the next one starts, so that whatever lies between counts."""
     steps = steps[np.all(np.isfinite(steps), axis=1)]
-    steps = steps[np.argsort(steps[:, 0], kind="stable")].copy()
+    steps = by_start(steps)
     if len(steps) < 2:
         return steps
     gaps = steps[1:, 0] - steps[:-1, 1]
@@ -241,22 +112,21 @@ def _contiguous(steps: Array) -> Array:
     return steps
 
 
-def _overlap(spans: Array, windows: Array, *, count: bool = False) -> Array:
-    """Returns, for every window, the time that spans cover; or how many spans start in it."""
-    if count:
-        edges = np.sort(spans[:, 0])
-        found: Array = (
-            np.searchsorted(edges, windows[:, 1]) - np.searchsorted(edges, windows[:, 0])
-        ).astype(np.float64)
-        return found
-    if not len(spans):
-        return np.zeros(len(windows))
-    covered = np.zeros(2 * len(spans))
-    covered[1::2] = spans[:, 1] - spans[:, 0]
-    covered = np.cumsum(covered)
-    until = np.interp(windows.ravel(), spans.ravel(), covered).reshape(-1, 2)
-    overlap: Array = until[:, 1] - until[:, 0]
-    return overlap
+def _downstream(steps: Array, starved: Array, asynchronous: bool) -> float:
+    """Returns the time that one call takes when it never waits."""
+    rest = steps[:, 1] - steps[:, 0] - starved
+    if not asynchronous:
+        return float(np.median(rest))
+    # The device ran dry where it idled in a wait; below a hundredth of the step it's dispatch.
+    dry = starved > 0.01 * float(np.mean(steps[:, 1] - steps[:, 0]))
+    cuts = np.flatnonzero(dry)
+    cuts = np.unique(np.concatenate(([0], cuts)))
+    lengths = np.diff(np.append(cuts, len(steps)))
+    means = np.add.reduceat(rest, cuts) / lengths
+    order = np.argsort(means)
+    # The median step, every step counting as the mean of its stretch.
+    middle = np.searchsorted(np.cumsum(lengths[order]), len(steps) / 2)
+    return float(means[order][middle])
 
 
 def _counts_busy(spans: Spans, per_call: int) -> bool:
@@ -269,11 +139,11 @@ def _readers(spans: Spans) -> int | None:
     return spans.num_readers or len(spans.reads) or None
 
 
-def _gaps(spans: Spans) -> tuple[str, ...]:
+def _gaps(spans: Spans, hungry: bool) -> tuple[str, ...]:
     lacks = (
         (MISSING_WAITS, not spans.sees_waits),
-        (MISSING_READS, not spans.reads),
-        (MISSING_READERS, bool(spans.reads) and spans.num_readers is None),
+        (MISSING_READS, not spans.reads and not (hungry and spans.works_ahead is not None)),
+        (MISSING_READERS, bool(spans.reads) and spans.num_readers is None and not hungry),
         (MISSING_DEVICE, spans.asynchronous and not len(spans.busy)),
     )
     return tuple(text for text, holds in lacks if holds)
@@ -287,7 +157,7 @@ def _upstream(
     starved_step: float,
     hungry: bool,
     echo_factor: float,
-) -> tuple[float, Literal["exact", "lower", "upper"]]:
+) -> tuple[float, Bound]:
     if spans.reads:
         durations = np.concatenate([read[:, 1] - read[:, 0] for read in spans.reads])
         between = [np.maximum(read[1:, 0] - read[:-1, 1], 0.0) for read in spans.reads]
@@ -297,19 +167,19 @@ def _upstream(
         handing_over = float(np.median(idle)) if hungry and len(idle) else 0.0
         readers = _readers(spans) or 1
         seconds = (float(np.mean(durations)) + handing_over) / readers
-        return seconds, "exact" if spans.num_readers else "upper"
+        return seconds, "exact" if spans.num_readers or hungry else "upper"
     if not spans.sees_waits:
-        return math.nan, "exact"
+        return step * echo_factor, "upper"
+    if hungry:
+        # Input that works ahead and still comes late arrives as fast as it can, and input that
+        # doesn't costs what training waits for it. Where neither is known, that is the least.
+        seconds = step if spans.works_ahead else starved_step
+        return seconds * echo_factor, "lower" if spans.works_ahead is None else "exact"
     if spans.producers:
         window = np.array([[steps[0, 0], steps[-1, 1]]])
-        slowest = max(float(_overlap(merge(lane), window)[0]) for lane in spans.producers)
-        if hungry:
-            # Input that works ahead and still comes late arrives as fast as it can.
-            return step * echo_factor, "exact"
+        slowest = max(float(overlap(merge(lane), window)[0]) for lane in spans.producers)
         return slowest / updates * echo_factor, "lower"
-    if hungry:
-        # Whether reading went on while the step ran is not known; the wait is the least it takes.
-        return starved_step * echo_factor, "lower"
+    # Training does not wait: reading takes no longer than the step, or waits would grow.
     return step * echo_factor, "upper"
 
 

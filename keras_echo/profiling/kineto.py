@@ -9,15 +9,17 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import re
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
 from keras_echo.profiling import names, xspace
 from keras_echo.profiling.xspace import PlaneBuilder, TraceError
+
+if TYPE_CHECKING:
+    import os
 
 SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
 """How the files end that torch.profiler's `tensorboard_trace_handler` writes."""
@@ -69,10 +71,11 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
         TraceError: It is no trace, or one without any event that has a duration.
     """
     listed = trace.get("traceEvents") if isinstance(trace, dict) else None
-    events = [event for event in listed if _usable(event)] if isinstance(listed, list) else []
+    listed = listed if isinstance(listed, list) else []
+    events = [event for event in listed if _usable(event)]
     if not events:
         remedy = "Record the trace anew, and let one profiler run at a time"
-        got = "no events" if isinstance(listed, list) else "another kind of JSON"
+        got = "no events" if isinstance(trace, dict) else "another kind of JSON"
         raise TraceError(expected(source, "be a torch.profiler trace with events", got, remedy))
     first = min(event["ts"] for event in events)
     space = xspace.new()

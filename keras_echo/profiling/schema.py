@@ -84,7 +84,11 @@ def space_class() -> Callable[[], Any]:
     """Returns the message class of XSpace."""
     # Inside a function: protobuf takes a while to import, and most processes that import the
     # package never read a trace.
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+    )
 
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(

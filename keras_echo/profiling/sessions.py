@@ -113,7 +113,7 @@ class JaxSession:
     def __init__(self) -> None:
         import jax
 
-        self._jax = jax
+        self._jax: Any = jax
 
     def start(self, directory: Path) -> None:
         """Starts to record."""
@@ -146,7 +146,8 @@ class JaxSession:
 
     def span(self, name: str, stats: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a span; its clock starts when it is entered."""
-        return self._jax.profiler.TraceAnnotation(name, **stats)
+        span: AbstractContextManager[Any] = self._jax.profiler.TraceAnnotation(name, **stats)
+        return span
 
     def synchronize(self, values: Any) -> None:
         """Waits for the values."""
@@ -162,7 +163,7 @@ class TorchSession:
         import torch
         import torch.profiler
 
-        self._torch = torch
+        self._torch: Any = torch
         self._profile: Any = None
         self._directory = Path()
 

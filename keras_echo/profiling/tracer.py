@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from keras_echo.profiling import names, xspace
 from keras_echo.profiling.sessions import ProfilerError, Session, busy, session
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 

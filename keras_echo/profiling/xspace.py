@@ -39,7 +39,9 @@ def parse(data: bytes, source: str = "the trace") -> Any:
     Raises:
         TraceError: The bytes are no trace, or only a part of one.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import (  # type: ignore[import-untyped, unused-ignore]
+        DecodeError,
+    )
 
     remedy = "Record the trace anew, and stop the profiler before the process ends"
     if not data:
