@@ -35,3 +35,6 @@ START_TIME = "profile_start_time"
 STOP_TIME = "profile_stop_time"
 TORCH_VERSION = "torch_version"
 JAX_VERSION = "jax_version"
+
+WINDOW = ".window-"
+"""How the names of directories begin in which a window is being recorded."""

@@ -76,7 +76,7 @@ class Tracer:
                 self._logdir.mkdir(parents=True, exist_ok=True)
                 # A directory of its own: profilers name a run by the second, and two windows in
                 # one second would overwrite each other.
-                self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=".window-"))
+                self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=names.WINDOW))
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
             try:
