@@ -119,9 +119,7 @@ def model_of(width, layers, jit_compile, steps_per_execution):
         [keras.layers.Dense(width, activation="relu") for _ in range(layers)]
         + [keras.layers.Dense(1)]
     )
-    model.compile(
-        "sgd", "mse", jit_compile=jit_compile, steps_per_execution=steps_per_execution
-    )
+    model.compile("sgd", "mse", jit_compile=jit_compile, steps_per_execution=steps_per_execution)
     return model
 
 
