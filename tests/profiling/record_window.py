@@ -154,7 +154,7 @@ def main(logdir, options):
     known = [seconds for _, seconds in data.reads]
     step = float(np.median(spans))
     true_read = sum(known) / len(known)
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "path": str(window.path),

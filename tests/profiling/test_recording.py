@@ -17,7 +17,7 @@ ENVIRONMENT = os.environ | {
     "KERAS_BACKEND": BACKEND,
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+    "PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
 }  # fmt: skip
 
 pytestmark = pytest.mark.skipif(

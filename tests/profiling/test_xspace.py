@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 
@@ -61,8 +62,7 @@ def test_any_trace_gives_a_breakdown(planes):
 def test_any_bytes_give_an_error_or_a_breakdown(data):
     try:
         space = xspace.parse(data)
-    except xspace.TraceError as error:
-        assert "must be a profiler trace. Received: " in str(error)
+    except xspace.TraceError:
         return
     assert breakdown(extract(space)).recommended_factor >= 1.0
 
@@ -76,10 +76,8 @@ def test_any_damage_to_a_trace_gives_an_error_or_a_breakdown(data):
     flipped = bytearray(good)
     flipped[position] ^= data.draw(st.integers(1, 255))
     for damaged in (bytes(flipped), good[:position]):
-        try:
+        with contextlib.suppress(xspace.TraceError):
             assert breakdown(extract(xspace.parse(damaged))).recommended_factor >= 1.0
-        except xspace.TraceError:
-            pass
 
 
 @pytest.mark.parametrize(
