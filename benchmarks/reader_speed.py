@@ -16,6 +16,7 @@ from keras_echo.profiling.extract import extract
 
 
 def write(path, events=1_000_000):
+    """Writes a trace with that many events and a hundred steps."""
     space = xspace.new()
     builder = xspace.PlaneBuilder(xspace.plane(space, names.HOST_PLANE))
     steps = builder.line(1, "python")
@@ -31,6 +32,7 @@ def write(path, events=1_000_000):
 
 
 def measure(path):
+    """Reads and analyses a trace, and prints what that took."""
     start = time.perf_counter()
     result = breakdown(extract(xspace.read(path)))
     seconds = time.perf_counter() - start
