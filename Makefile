@@ -1,0 +1,46 @@
+# Every target makes what it needs: the environment in .venv, with the releases in constraints.txt.
+
+BACKENDS := tensorflow jax torch
+BACKEND ?= jax
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
+
+.PHONY: demo test lint docs bench clean
+
+demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
+	$(BIN)/keras-echo demo --backend $(BACKEND)
+
+test: $(VENV)/.dev $(BACKENDS:%=test-%)  ## the whole suite, once per backend
+
+test-%: $(VENV)/.dev
+	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## formatting, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.dev  ## the pages, strictly, into site/
+	KERAS_BACKEND=jax $(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.dev  ## the figures in docs/ (half an hour on an idle machine)
+	$(BIN)/python benchmarks/throughput.py --json docs/benchmarks/throughput.json
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.demo-%: $(VENV)/.base
+	$(PIP) --editable '.[$*,examples]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) --editable '.[tensorflow,jax,torch,examples,docs,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,34 @@
+"""Data echoing for Keras 3: reuse what was read instead of letting the accelerator wait."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from keras_echo._version import __version__
+
+if TYPE_CHECKING:
+    from keras_echo.dataset import EchoingPyDataset
+    from keras_echo.factor import EchoFactor
+    from keras_echo.stats import EchoStats
+    from keras_echo.tfdata import echo
+
+__all__ = ["EchoFactor", "EchoStats", "EchoingPyDataset", "__version__", "echo"]
+
+_HOMES = {
+    "EchoFactor": "factor",
+    "EchoStats": "stats",
+    "EchoingPyDataset": "dataset",
+    "echo": "tfdata",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: Keras takes seconds, and not all need it."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,49 @@
+"""The command `keras-echo`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="keras-echo", description="Data echoing for Keras 3.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a model on real digits from a slow store, without and with echoing",
+        description="Trains the same small model twice on handwritten digits that are read from a "
+        "local server of limited bandwidth: without and with echoing. Takes under three minutes.",
+    )
+    demo.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: Keras's")
+    demo.add_argument("--output", type=Path, default=Path("keras_echo_demo"), metavar="DIR")
+    demo.add_argument("--target", type=float, default=0.96, help="validation accuracy to reach")
+    demo.add_argument("--max-seconds", type=float, default=80.0, help="of each of the two runs")
+    demo.set_defaults(run=_demo)
+
+    options = parser.parse_args(arguments)
+    code: int = options.run(options)
+    return code
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Imported here: Keras takes seconds, and must know its backend first.
+    from keras_echo.demo.training import run_demo
+
+    print(run_demo(options.output, target=options.target, max_seconds=options.max_seconds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

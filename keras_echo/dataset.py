@@ -1,0 +1,248 @@
+"""`EchoingPyDataset`: what Keras sees of a pipeline."""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import keras
+
+from keras_echo import arguments
+from keras_echo._messages import expected
+from keras_echo.batches import Batch, copied
+from keras_echo.factor import EchoFactor
+from keras_echo.meter import Meter
+from keras_echo.pipeline import Pipeline, Served, Settings
+from keras_echo.prefetch import StoppedError
+from keras_echo.sources import as_source
+from keras_echo.state import State
+from keras_echo.stats import EchoStats
+from keras_echo.tickets import Tickets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class EchoingPyDataset(keras.utils.PyDataset):
+    """Serves every batch of a source several times, so that training needn't wait for reading.
+
+    An epoch is a fixed number of optimizer steps, whatever the echoing factor: with factor e, an
+    epoch reads 1/e of a pass, and the next one goes on where it stopped. At factor 1 the dataset
+    is transparent: the source's batches, in the source's order.
+
+    Reading happens on threads, or in processes where the source asks for them, that belong to the
+    dataset and read ahead of training by `max_queue_size` batches. They end by themselves a few
+    seconds after nobody asks for batches any more, and at once with `close()`.
+
+    Args:
+        source: A `keras.utils.PyDataset`, a `tf.data.Dataset`, a torch `DataLoader`, a Grain
+            dataset, a callable that returns an iterator of batches, or arrays as a tuple `(x,)`,
+            `(x, y)` or `(x, y, sample_weight)`.
+        echo_factor: How often each batch is used: a float >= 1, or an `EchoFactor` to share. With
+            a fractional factor, n batches are used floor(n * e) times.
+        echo: What is repeated: `"batch"`.
+        shuffle_buffer: How many batches to hold behind the echo and to draw from at random, so
+            that copies don't follow each other. 0 keeps the order.
+        augment: Applied to every copy behind the echo, on a thread of the dataset, one copy after
+            the other. It may change its argument in place.
+        steps_per_epoch: Optimizer steps in a Keras epoch; default: the source's length.
+        shuffle: Whether a random-access source (a `PyDataset` with a length, or arrays) is read in
+            an order that is drawn anew in each pass. Arrays are shuffled by examples.
+        batch_size: Examples in a batch, for arrays.
+        placement: Where batches wait for their reuse: `"auto"` or `"host"`.
+        seed: Seed of all that is random. By default one is drawn from Python's `random`, which
+            `keras.utils.set_random_seed` seeds.
+        workers: How many threads or processes read; default: the source's own wish. A source that
+            is read in sequence (no `PyDataset` and no arrays) always has one.
+        use_multiprocessing: Whether a `PyDataset` is read by processes; default: its own wish.
+        max_queue_size: How many batches to read ahead; default: the source's own wish.
+        on_error: What a failing read does: `"raise"` ends training with the source's exception,
+            `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
+            whole pass raises all the same.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a wrong value, or the source is empty.
+
+    Example:
+        >>> dataset = EchoingPyDataset((x_train, y_train), echo_factor=4, batch_size=64)
+        >>> model.fit(dataset, epochs=10)
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        echo_factor: float | EchoFactor = 1.0,
+        echo: Literal["batch"] = "batch",
+        shuffle_buffer: int = 0,
+        augment: Callable[[Batch], Batch] | None = None,
+        steps_per_epoch: int | None = None,
+        shuffle: bool = True,
+        batch_size: int = 32,
+        placement: Literal["auto", "host"] = "auto",
+        seed: int | None = None,
+        workers: int | None = None,
+        use_multiprocessing: bool | None = None,
+        max_queue_size: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        # Keras gets no workers: each of its own would read everything once more.
+        super().__init__(workers=1, use_multiprocessing=False)
+        arguments.check_choice("echo", echo, ("batch",))
+        arguments.check_choice("placement", placement, ("auto", "host"))
+        arguments.check_choice("on_error", on_error, ("raise", "skip"))
+        arguments.check_count("shuffle_buffer", shuffle_buffer, 0)
+        arguments.check_count("batch_size", batch_size, 1)
+        for name, count, least in (
+            ("steps_per_epoch", steps_per_epoch, 1),
+            ("seed", seed, 0),
+            ("workers", workers, 1),
+            ("max_queue_size", max_queue_size, 1),
+        ):
+            if count is not None:
+                arguments.check_count(name, count, least)
+        if augment is not None and not callable(augment):
+            raise TypeError(
+                expected(
+                    "augment", "be a function of a batch", augment, "Pass None to leave it out"
+                )
+            )
+        wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
+        self._factor = factor = (
+            echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
+        )
+        self._num_steps = arguments.steps_per_epoch(steps_per_epoch, wrapped)
+        self._settings = Settings(
+            source=wrapped,
+            parallelism=arguments.parallelism(
+                wrapped, workers, use_multiprocessing, max_queue_size
+            ),
+            factor=lambda: factor.value,
+            shuffle_buffer=shuffle_buffer,
+            augment=augment,
+            on_error=on_error,
+            meter=Meter(),
+        )
+        self._lock = threading.Lock()
+        self._begin(State(seed=random.randrange(2**31) if seed is None else seed))
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __getitem__(self, index: int) -> Batch:
+        """Serves the next batch of the stream, whatever the index. Thread-safe.
+
+        Raises:
+            Exception: What the source raised, with a note that names the index. The next call
+                tries that batch again.
+        """
+        with self._lock:
+            served, may_return = self._tickets.serve(index)
+            return copied(served.batch) if may_return else served.own()
+
+    def on_epoch_begin(self) -> None:
+        """Keras calls this; see `keras_echo.tickets`."""
+        with self._lock:
+            self._tickets.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this; see `keras_echo.tickets`."""
+        with self._lock:
+            self._tickets.on_epoch_end()
+
+    @property
+    def echo_factor(self) -> float:
+        """How often each batch is used. May be set at any time, from any thread."""
+        return self._factor.value
+
+    @echo_factor.setter
+    def echo_factor(self, value: float) -> None:
+        self._factor.value = value
+
+    def stats(self) -> EchoStats:
+        """Counts and times so far."""
+        state, meter = self._state, self._settings.meter
+        number, ordinal = state.position
+        length = self._settings.source.length
+        return EchoStats(
+            steps=state.num_steps,
+            fresh_batches=state.num_fresh,
+            passes=number + (length is not None and ordinal >= length),
+            skipped_reads=meter.num_skipped,
+            reads=meter.num_reads,
+            read_seconds=meter.read_seconds,
+            wait_seconds=meter.wait_seconds,
+            echo_factor=self.echo_factor,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands behind the last batch that was served, JSON-serialisable.
+
+        Another dataset that is built with the same arguments and loads this goes on with the next
+        batch. With a shuffle buffer, what it held is read again. A source that is read in sequence
+        is read and dropped up to that place of its pass.
+
+        TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
+        """
+        return {**self._state.as_json(), "echo_factor": self.echo_factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken.
+
+        Raises:
+            ValueError: If `state` doesn't come from `state_dict`.
+        """
+        loaded = State.from_json(state)
+        self.close()
+        with self._lock:
+            self._begin(loaded)
+            self.echo_factor = state.get("echo_factor", self.echo_factor)
+
+    def close(self) -> None:
+        """Ends all threads and processes, after the read that each is at.
+
+        Batches that were read ahead are kept: the dataset can be used again.
+        """
+        self._pipeline.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _state(self) -> State:
+        looked_at = self._tickets.pending
+        return looked_at[0].before if looked_at else self._behind
+
+    def _begin(self, state: State) -> None:
+        self._behind = state
+        self._tickets = Tickets(self._advance)
+        self._start_pipeline()
+
+    def _start_pipeline(self) -> None:
+        self._pipeline = Pipeline(self._settings, self._behind)
+        self._is_broken = False
+        # Without a reference to self, and without waiting: this runs on any thread.
+        self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
+
+    def _advance(self) -> Served:
+        if self._is_broken:
+            self._finalizer.detach()
+            self._pipeline.stop()
+            self._start_pipeline()
+        try:
+            served = next(self._pipeline)
+        except StoppedError:
+            raise
+        except Exception:
+            # Not waited for: what went wrong should be heard at once.
+            self._pipeline.stop(wait=False)
+            self._is_broken = True
+            raise
+        self._behind = served.behind
+        return served

@@ -1,0 +1,131 @@
+"""Echoing: every upstream output is used several times, then the stream is shuffled.
+
+Pure iterators with explicit state. They know no batches, no threads and no clock: anything that
+can be iterated over can be echoed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Use(NamedTuple, Generic[T]):
+    """One use of an upstream output.
+
+    Attributes:
+        item: The upstream output.
+        is_only: Whether this is the only use of `item`. If not, whoever changes it in place
+            must work on a copy.
+    """
+
+    item: T
+    is_only: bool
+
+
+class Echo(Iterator[Use[T]]):
+    """Repeats every upstream output `factor()` times (Choi et al., arXiv 1907.05550, section 2).
+
+    A fractional factor is exact and never random: after n outputs, floor(n * e) uses. The factor
+    is asked for at every use, so a change takes effect at once: a lower one ends the repetition
+    of the current output, a higher one prolongs it.
+
+    Args:
+        upstream: The outputs to repeat.
+        factor: Returns the echoing factor, a float >= 1.
+        credit: State of an interrupted stream: the uses it still owed, in [0, 1).
+        num_uses: State of an interrupted stream: how often the first output of `upstream` was
+            used already.
+        num_fresh: State of an interrupted stream: how many outputs had been used at least once.
+    """
+
+    def __init__(
+        self,
+        upstream: Iterator[T],
+        factor: Callable[[], float],
+        *,
+        credit: float = 0.0,
+        num_uses: int = 0,
+        num_fresh: int = 0,
+    ) -> None:
+        self._upstream = upstream
+        self._factor = factor
+        # Binary fractions keep the sum exact: with floats, 0.1 * 10 uses would get lost.
+        self._credit = Fraction(credit)
+        self._in_use: list[T] = []  # at most one
+        self.num_uses = num_uses
+        self.num_fresh = num_fresh
+
+    @property
+    def credit(self) -> float:
+        """Uses owed by the outputs that are through, in [0, 1); an exact float."""
+        return float(self._credit)
+
+    def __next__(self) -> Use[T]:
+        if not self._in_use:
+            self._in_use.append(next(self._upstream))
+        (item,) = self._in_use
+        self.num_fresh += self.num_uses == 0
+        self.num_uses += 1
+        owed = self._credit + Fraction(self._factor())
+        is_last = self.num_uses + 1 > owed
+        use = Use(item, is_only=is_last and self.num_uses == 1)
+        if is_last:
+            # A factor lowered in mid-repetition leaves no debt: every output is used at least once.
+            self._credit = max(Fraction(0), owed - self.num_uses)
+            self._in_use.clear()
+            self.num_uses = 0
+        return use
+
+
+class ShuffleBuffer(Iterator[T]):
+    """Draws from a buffer of `size` elements of the stream, so that copies don't stand in a row.
+
+    Each draw is a function of the seed and the number of the draw alone, so the state is what the
+    buffer holds and a count.
+
+    Args:
+        upstream: The stream to shuffle.
+        size: How many elements the buffer holds; 0 or 1 leaves the order as it is.
+        seed: Seed of the draws, a non-negative integer.
+        num_drawn: State of an interrupted stream: how many elements were drawn.
+        held: State of an interrupted stream: what the buffer held.
+    """
+
+    def __init__(
+        self,
+        upstream: Iterator[T],
+        size: int,
+        *,
+        seed: int,
+        num_drawn: int = 0,
+        held: tuple[T, ...] = (),
+    ) -> None:
+        self._upstream = upstream
+        self._size = max(size, 1)
+        self._seed = seed
+        self._held = list(held)
+        self.num_drawn = num_drawn
+
+    @property
+    def held(self) -> tuple[T, ...]:
+        """What the buffer holds, in the order that a restart needs."""
+        return tuple(self._held)
+
+    def __next__(self) -> T:
+        while len(self._held) < self._size:
+            self._held.append(next(self._upstream))
+        if self._size > 1:
+            drawn = self._draw()
+            self._held[drawn], self._held[-1] = self._held[-1], self._held[drawn]
+        self.num_drawn += 1
+        return self._held.pop()
+
+    def _draw(self) -> int:
+        bits = np.random.Philox(key=self._seed, counter=self.num_drawn)
+        return int(np.random.Generator(bits).integers(self._size))

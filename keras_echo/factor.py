@@ -1,0 +1,71 @@
+"""The echoing factor, shared between those who choose it and those who use it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from numbers import Real
+from typing import TYPE_CHECKING
+
+from keras_echo._messages import expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class EchoFactor:
+    """How many times each upstream output is used: a float >= 1 that may change at any time.
+
+    One `EchoFactor` can be shared by several datasets, by `keras_echo.echo` and by a callback.
+    All methods are thread-safe.
+
+    Args:
+        value: The factor to start with.
+
+    Raises:
+        TypeError: If the value isn't a real number.
+        ValueError: If it is below 1, infinite or not a number.
+
+    Example:
+        >>> factor = EchoFactor(2.0)
+        >>> factor.value = 3.5
+        >>> factor
+        EchoFactor(3.5)
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        self._value = _checked(value)
+        self._followers: list[Callable[[float], object]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def value(self) -> float:
+        """The factor now."""
+        return self._value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        value = _checked(value)
+        # Followers are told under the lock, so that all of them end with the same, latest value.
+        with self._lock:
+            self._value = value
+            for follow in self._followers:
+                follow(value)
+
+    def follow(self, follower: Callable[[float], object]) -> None:
+        """Calls `follower` with the value now, and again with every value set later."""
+        with self._lock:
+            self._followers.append(follower)
+            follower(self._value)
+
+    def __repr__(self) -> str:
+        return f"EchoFactor({self._value})"
+
+
+def _checked(value: float) -> float:
+    remedy = "1.0 means no echoing, 4.0 uses every upstream output four times"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(expected("echo_factor", "be a real number", value, remedy))
+    if not math.isfinite(value) or value < 1:
+        raise ValueError(expected("echo_factor", "be finite and at least 1", value, remedy))
+    return float(value)

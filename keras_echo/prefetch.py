@@ -1,0 +1,242 @@
+"""Bounded parallel work ahead of a consumer: the only owner of threads and processes.
+
+A `Prefetcher` is an iterator over the results of its tasks, in their order:
+
+- Up to `num_workers` readers take the next task, do it, and put the result into a window of at
+  most `window_size` results.
+- Readers are started when the consumer asks for a result and some are missing. A reader that had
+  nothing to do for `idle_seconds` ends. So a stream that nobody consumes any longer soon holds no
+  thread and no process, even if nobody said that it was over (an exception in the model).
+- `stop` ends every reader after the task it is at. Results stay, and asking for the next one
+  starts readers again: stopping loses nothing.
+- What a task raises is raised when its result is asked for, and in its place.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import deque
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from keras_echo.processes import WorkerProcess
+from keras_echo.stream import Barrier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+THREAD_NAME = "keras_echo-reader"
+
+
+class StoppedError(RuntimeError):
+    """The prefetcher was stopped by another thread while this one waited for a result."""
+
+
+class _Slot:
+    """The place of one task's result in the window."""
+
+    def __init__(self, task: Any, version: int, error: BaseException | None = None) -> None:
+        self.task = task
+        self.version = version
+        self.result: Any = None
+        self.error = error
+        self.is_done = error is not None
+
+
+class Prefetcher(Generic[R]):
+    """Does tasks ahead of its consumer, in order.
+
+    Args:
+        function: Does one task; called on the readers' threads or, with `use_processes`, in
+            processes of their own, for which it is pickled.
+        tasks: The tasks, and barriers between them; pulled by one reader at a time.
+        num_workers: The most readers.
+        window_size: The most results that wait for the consumer, those in the making included.
+        use_processes: Whether readers work in processes.
+        idle_seconds: How long a reader waits for work before it ends.
+        stall_seconds: After how long a wait the consumer is warned, again and again.
+        measure: Makes the context in which each task is done.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[T], R],
+        tasks: Iterator[T | Barrier],
+        *,
+        num_workers: int,
+        window_size: int,
+        use_processes: bool = False,
+        idle_seconds: float = 2.0,
+        stall_seconds: float = 60.0,
+        measure: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._function = function
+        self._tasks = tasks
+        self._num_workers = num_workers
+        self._window_size = max(window_size, num_workers)
+        self._use_processes = use_processes
+        self._idle_seconds = idle_seconds
+        self._stall_seconds = stall_seconds
+        self._measure = measure
+        self._changed = threading.Condition()
+        # All below is guarded by the condition.
+        self._window: deque[_Slot] = deque()
+        self._readers: set[threading.Thread] = set()
+        self._leaving: set[threading.Thread] = set()
+        self._is_pulling = False
+        self._barrier: Barrier | None = None  # pulled, but not yet passed
+        self._version = 0  # counts barriers: a process of an older version has outdated copies
+        self._era = 0  # counts stops: a reader of an older era ends
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        with self._changed:
+            slot = self._wait_for_first()
+            self._window.popleft()
+            self._changed.notify_all()
+            self._start_readers()
+        if slot.error is not None:
+            raise slot.error
+        result: R = slot.result
+        return result
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Ends all readers after the tasks that they are at.
+
+        Args:
+            wait: Whether to return only when they have ended.
+        """
+        with self._changed:
+            self._era += 1
+            self._leaving |= self._readers
+            self._readers.clear()
+            leaving = list(self._leaving)
+            self._changed.notify_all()
+        if wait:
+            for reader in leaving:
+                reader.join()
+
+    def _wait_for_first(self) -> _Slot:
+        era, waited_seconds = self._era, 0.0
+        while True:
+            # Again after every slice: a reader of an earlier era may have ended since.
+            self._start_readers()
+            if self._changed.wait_for(
+                lambda: self._era != era or (self._window and self._window[0].is_done),
+                timeout=self._idle_seconds,
+            ):
+                break
+            before, waited_seconds = waited_seconds, waited_seconds + self._idle_seconds
+            if waited_seconds // self._stall_seconds > before // self._stall_seconds:
+                warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=3)
+        if self._era != era:
+            raise StoppedError("The dataset was closed while a batch was waited for.")
+        return self._window[0]
+
+    def _start_readers(self) -> None:
+        room = self._window_size - len(self._window)
+        for _ in range(min(room, self._num_workers - len(self._readers))):
+            reader = threading.Thread(
+                target=self._run_reader, args=(self._era,), name=THREAD_NAME, daemon=True
+            )
+            self._readers.add(reader)
+            reader.start()
+
+    def _run_reader(self, era: int) -> None:
+        with self._worker() as work:
+            while (slot := self._claim(era)) is not None:
+                if slot.is_done:
+                    continue
+                try:
+                    with self._measure():
+                        slot.result = work(slot)
+                except BaseException as error:
+                    slot.error = error
+                with self._changed:
+                    slot.is_done = True
+                    self._changed.notify_all()
+
+    @contextmanager
+    def _worker(self) -> Iterator[Callable[[_Slot], R]]:
+        """What does a reader's tasks, on its thread or in its process."""
+        if not self._use_processes:
+            yield lambda slot: self._function(slot.task)
+            return
+        process: WorkerProcess | None = None
+
+        def work(slot: _Slot) -> R:
+            nonlocal process
+            if process is None or process.version != slot.version:
+                if process is not None:
+                    process.close()
+                process = WorkerProcess(self._function, slot.version)
+            result: R = process(slot.task)
+            return result
+
+        try:
+            yield work
+        finally:
+            if process is not None:
+                process.close()
+
+    def _claim(self, era: int) -> _Slot | None:
+        """Takes the next task and opens its place in the window; None ends the reader."""
+        with self._changed:
+            has_work = self._changed.wait_for(
+                lambda: self._era != era or not (self._is_full or self._is_pulling),
+                timeout=self._idle_seconds,
+            )
+            if self._era != era or not has_work:
+                self._readers.discard(threading.current_thread())
+                self._leaving.discard(threading.current_thread())
+                return None
+            self._is_pulling = True
+        slot: _Slot | None = None
+        try:
+            slot = _Slot(self._pull(era), self._version)
+        except StoppedError:
+            pass
+        except BaseException as error:
+            slot = _Slot(None, self._version, error)
+        with self._changed:
+            self._is_pulling = False
+            if slot is not None:
+                self._window.append(slot)
+            self._changed.notify_all()
+        return slot
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._window) >= self._window_size
+
+    def _pull(self, era: int) -> Any:
+        """The next task; passes the barriers before it. Called by one reader at a time."""
+        while True:
+            if self._barrier is None:
+                task = next(self._tasks)
+                if not isinstance(task, Barrier):
+                    return task
+                self._barrier = task
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._era != era or all(slot.is_done for slot in self._window)
+                )
+                if self._era != era:
+                    raise StoppedError
+            self._barrier.action()
+            self._barrier = None
+            self._version += 1
+
+
+def _stalled(seconds: float) -> str:
+    return (
+        f"Training has waited {seconds:.0f} seconds for the source to deliver a batch. "
+        "It goes on by itself when the batch arrives."
+    )

@@ -1,0 +1,110 @@
+"""One worker process: a function at the other end of a pipe."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from keras_echo._messages import expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+# A fork would copy the locks of TensorFlow's and JAX's threads as they are, held ones included.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def pickled(function: object) -> bytes:
+    """Pickles what a worker process is to call.
+
+    Raises:
+        ValueError: If it can't be pickled.
+    """
+    try:
+        return pickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise ValueError(
+            expected(
+                "A source with use_multiprocessing=True",
+                "be picklable",
+                error,
+                "Keep locks, open files and lambdas out of its attributes, or pass "
+                "use_multiprocessing=False to read with threads",
+            )
+        ) from error
+
+
+class WorkerProcess:
+    """Calls `function` in a process of its own, started afresh.
+
+    Args:
+        function: What to call; pickled.
+        version: For the caller to tell which state of `function` was pickled.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], version: int) -> None:
+        self.version = version
+        self._pipe, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=_serve, args=(theirs, pickled(function)), name="keras_echo-reader", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def __call__(self, argument: Any) -> Any:
+        """Calls the function in the process.
+
+        Raises:
+            Exception: What the function raised, with the process's traceback as a note.
+            RuntimeError: If the process died.
+        """
+        try:
+            self._pipe.send(argument)
+            is_error, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            raise RuntimeError(
+                expected(
+                    "A worker process of the source",
+                    "stay alive while it reads",
+                    f"exit code {self._process.exitcode}",
+                    "Look for its last words on standard error; exit code -9 is most often the "
+                    "system running out of memory; a script needs `if __name__ == '__main__':`",
+                )
+            ) from error
+        if is_error:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """Ends the process, which does nothing between calls."""
+        self._pipe.close()
+        self._process.join()
+        self._process.close()
+
+
+def _serve(pipe: Connection, function: bytes) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    call = pickle.loads(function)
+    while True:
+        try:
+            argument = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = (False, call(argument))
+        except Exception as error:
+            error.add_note("In the worker process:\n" + "".join(traceback.format_exception(error)))
+            answer = (True, error)
+        _send(pipe, answer)
+
+
+def _send(pipe: Connection, answer: tuple[bool, Any]) -> None:
+    try:
+        pipe.send(answer)
+    except Exception as error:
+        pipe.send((True, RuntimeError(f"The worker process could not send {answer[1]!r}: {error}")))

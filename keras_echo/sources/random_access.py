@@ -1,0 +1,141 @@
+"""Sources of which any batch can be read at any time: `PyDataset` and arrays."""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_echo._messages import expected
+from keras_echo.sources.base import Parallelism, empty, named
+from keras_echo.stream import Barrier, Fresh, Position, Read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class PyDatasetSource:
+    """A `keras.utils.PyDataset`: random access, read in an order drawn anew for each pass."""
+
+    is_sequential = False
+
+    def __init__(self, dataset: keras.utils.PyDataset, *, shuffle: bool) -> None:
+        self._dataset = dataset
+        self._shuffle = shuffle
+        if self.length == 0:
+            raise ValueError(empty(dataset))
+
+    @property
+    def length(self) -> int | None:
+        try:
+            length: int | None = self._dataset.num_batches
+        except NotImplementedError:  # Keras's own way to say so
+            return None
+        return length
+
+    @property
+    def parallelism(self) -> Parallelism:
+        dataset = self._dataset
+        return Parallelism(
+            max(dataset.workers, 1), dataset.use_multiprocessing, dataset.max_queue_size
+        )
+
+    def reads(
+        self, start: Position, first: tuple[Position, ...], seed: int
+    ) -> Iterator[Read | Barrier]:
+        for position in first:
+            yield self._read_at(position, seed)
+        number, ordinal = start
+        while True:
+            length = self.length  # a source may change it between passes
+            for place in itertools.count(ordinal) if length is None else range(ordinal, length):
+                yield self._read_at(Position(number, place), seed)
+            if self._is_told_of_epochs:
+                yield Barrier(self._begin_pass)
+            number, ordinal = number + 1, 0
+
+    def read(self, read: Read) -> Fresh:
+        assert read.position is not None
+        with named(read.index):
+            return Fresh(read.position, self._dataset[read.index])
+
+    def _read_at(self, position: Position, seed: int) -> Read:
+        length = self.length
+        if length is None or not self._shuffle:
+            return Read(position, position.ordinal)
+        return Read(position, int(_permutation(length, seed, position.number)[position.ordinal]))
+
+    @property
+    def _is_told_of_epochs(self) -> bool:
+        kind, base = type(self._dataset), keras.utils.PyDataset
+        return (kind.on_epoch_end, kind.on_epoch_begin) != (base.on_epoch_end, base.on_epoch_begin)
+
+    def _begin_pass(self) -> None:
+        self._dataset.on_epoch_end()
+        self._dataset.on_epoch_begin()
+
+
+class ArraySource:
+    """Arrays that fit in memory: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each any structure.
+
+    Shuffling draws a new order of the examples, not of the batches, for each pass.
+    """
+
+    is_sequential = False
+    parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
+
+    def __init__(self, arrays: Any, *, batch_size: int, shuffle: bool) -> None:
+        self._arrays = _map_arrays(np.asarray, arrays)
+        shapes = [leaf.shape for leaf in keras.tree.flatten(self._arrays) if leaf is not None]
+        lengths = {shape[:1] for shape in shapes}
+        if len(lengths) != 1 or () in lengths:
+            raise ValueError(
+                expected(
+                    "The arrays of the source",
+                    "have the same first dimension, the number of examples",
+                    shapes,
+                    "Pass (x, y) or (x, y, sample_weight) with one row for each example",
+                )
+            )
+        self._num_examples = int(*lengths.pop())
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        if self._num_examples == 0:
+            raise ValueError(empty(arrays))
+
+    @property
+    def length(self) -> int:
+        return -(-self._num_examples // self._batch_size)
+
+    def reads(self, start: Position, first: tuple[Position, ...], seed: int) -> Iterator[Read]:
+        for position in first:
+            yield self._read_at(position, seed)
+        number, ordinal = start
+        while True:
+            for place in range(ordinal, self.length):
+                yield self._read_at(Position(number, place), seed)
+            number, ordinal = number + 1, 0
+
+    def read(self, read: Read) -> Fresh:
+        assert read.position is not None
+        # A slice is a view: without the copy, an in-place change would reach the user's array.
+        return Fresh(read.position, _map_arrays(lambda leaf: leaf[read.index].copy(), self._arrays))
+
+    def _read_at(self, position: Position, seed: int) -> Read:
+        begin = position.ordinal * self._batch_size
+        rows = slice(begin, begin + self._batch_size)
+        if not self._shuffle:
+            return Read(position, rows)
+        return Read(position, _permutation(self._num_examples, seed, position.number)[rows])
+
+
+def _map_arrays(function: Callable[[Any], np.ndarray], arrays: Any) -> Any:
+    return keras.tree.map_structure(lambda leaf: None if leaf is None else function(leaf), arrays)
+
+
+@lru_cache(maxsize=4)
+def _permutation(length: int, seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng([seed, number]).permutation(length)

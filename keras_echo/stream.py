@@ -1,0 +1,55 @@
+"""What flows between the stages: positions, reads, fresh batches, and the ends of passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keras_echo.batches import Batch
+
+
+class Position(NamedTuple):
+    """A place in the stream of fresh batches: batch `ordinal` of pass `number`, from 0."""
+
+    number: int
+    ordinal: int
+
+
+START = Position(0, 0)
+
+
+class Read(NamedTuple):
+    """One read to do.
+
+    Attributes:
+        position: Its place in the stream; None means the next one, for sources read in sequence.
+        index: What the source is asked for.
+    """
+
+    position: Position | None
+    index: Any = None
+
+
+class Fresh(NamedTuple):
+    """A batch that was read, and its place in the stream."""
+
+    position: Position
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Stands between tasks: those before it are done, none after it is begun, when it is passed.
+
+    Attributes:
+        action: Called then. Whatever was copied to a worker process before is out of date.
+    """
+
+    action: Callable[[], object]
+
+
+class EmptyPassError(ValueError):
+    """A whole pass over the source yielded no batch."""

@@ -1,0 +1,1 @@
+"""What keras_echo shows in TensorBoard."""

@@ -1,0 +1,266 @@
+"""However fit() ends, nothing is left running (see tests/conftest.py), and it works again."""
+
+import _thread
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_echo import EchoingPyDataset
+
+BACKEND = keras.backend.backend()
+
+
+def model_of_one_layer():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+class At(keras.callbacks.Callback):
+    """Does something at the end of one batch."""
+
+    def __init__(self, batch, action):
+        super().__init__()
+        self.batch, self.action = batch, action
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.batch:
+            self.action(self.model)
+
+
+def fail(model):
+    raise ArithmeticError("the model's own fault")
+
+
+@pytest.mark.parametrize("augment", [None, lambda batch: batch], ids=["plain", "augmented"])
+def test_after_an_exception_in_training(numbered, augment):
+    dataset = EchoingPyDataset(numbered(8, workers=3), echo_factor=2, augment=augment)
+    with pytest.raises(ArithmeticError):
+        model_of_one_layer().fit(dataset, callbacks=[At(3, fail)], verbose=0)
+    model_of_one_layer().fit(dataset, epochs=2, verbose=0)
+
+
+def test_after_stop_training(numbered):
+    dataset = EchoingPyDataset(numbered(8, workers=3), echo_factor=2)
+    model = model_of_one_layer()
+    stop = At(3, lambda model: setattr(model, "stop_training", True))
+    model.fit(dataset, callbacks=[stop], verbose=0)
+    model.fit(dataset, epochs=2, verbose=0)
+
+
+def test_after_ctrl_c(numbered):
+    dataset = EchoingPyDataset(numbered(8, workers=3), echo_factor=2)
+    model = model_of_one_layer()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            dataset, epochs=50, callbacks=[At(3, lambda _: _thread.interrupt_main())], verbose=0
+        )
+    model_of_one_layer().fit(dataset, epochs=2, verbose=0)
+
+
+def test_ctrl_c_while_waiting_for_a_stalled_source(numbered):
+    release = threading.Event()
+
+    class Stalled(numbered):
+        def __getitem__(self, index):
+            release.wait(20)
+            return super().__getitem__(index)
+
+    dataset = EchoingPyDataset(Stalled(4))
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        dataset[0]
+    assert time.monotonic() - begin < 10
+    release.set()
+    assert dataset[0][0].shape == (4, 1)
+
+
+def test_closing_while_training_waits(numbered):
+    release = threading.Event()
+
+    class Stalled(numbered):
+        def __getitem__(self, index):
+            release.wait(20)
+            return super().__getitem__(index)
+
+    dataset = EchoingPyDataset(Stalled(4), augment=lambda batch: batch, shuffle=False)
+    timers = [threading.Timer(0.2, dataset.close), threading.Timer(0.4, release.set)]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(RuntimeError, match="closed while a batch was waited for"):
+        dataset[0]
+    assert dataset[0][0].max() == 0
+    assert dataset[0][0].max() == 1
+
+
+def test_close_is_idempotent_and_forgotten_datasets_end(numbered):
+    with EchoingPyDataset(numbered(4)) as dataset:
+        dataset[0]
+        dataset.close()
+        dataset.close()
+    for _ in range(5):
+        EchoingPyDataset(numbered(4, workers=4))[0]
+
+
+class Failing(keras.utils.PyDataset):
+    """Fails the first `times` that batch 3 is read."""
+
+    def __init__(self, times, **kwargs):
+        super().__init__(**kwargs)
+        self.left = times
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 3 and self.left:
+            self.left -= 1
+            raise OSError("disk gone")
+        x = np.full((2, 1), index, "float32")
+        return x, x
+
+
+@pytest.mark.parametrize("augment", [None, lambda batch: batch], ids=["plain", "augmented"])
+def test_what_the_source_raises_arrives_with_the_index(augment, recorder):
+    note = "keras_echo was reading batch 3 of the source."
+    dataset = EchoingPyDataset(Failing(1), echo_factor=2, shuffle=False, augment=augment)
+    with pytest.raises(Exception, match="disk gone") as caught:
+        model_of_one_layer().fit(dataset, verbose=0)
+    if BACKEND == "tensorflow":  # Keras's pipeline there turns every exception into UnknownError
+        assert "OSError: disk gone" in str(caught.value)
+        assert note in str(caught.value)
+    else:
+        assert type(caught.value) is OSError
+        assert caught.value.__notes__ == [note]
+    # The failed batch is tried again: nothing is skipped.
+    assert [int(dataset[5][0].max()) for _ in range(4)] == [3, 3, 4, 4]
+    model_of_one_layer().fit(dataset, verbose=0)
+
+
+def test_failing_reads_can_be_skipped(recorder):
+    model = recorder()
+    with EchoingPyDataset(Failing(99), on_error="skip", shuffle=False, workers=2) as dataset:
+        with pytest.warns(RuntimeWarning, match=r"skipped: OSError\('disk gone'\). .* batch 3"):
+            model.fit(dataset, verbose=0)
+        model.fit(dataset, verbose=0)
+        assert dataset.stats().skipped_reads in (2, 3)
+    assert model.trained_on() == [0, 1, 2, 4, 5, 6, 7, 0, 1, 2, 4, 5, 6, 7, 0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+def test_a_source_that_always_fails_raises_after_a_pass():
+    class Broken(Failing):
+        num_reads = 0
+
+        def __getitem__(self, index):
+            self.num_reads += 1
+            raise OSError(f"no {index}")
+
+    source = Broken(0)
+    with EchoingPyDataset(source, on_error="skip", shuffle=False, max_queue_size=1) as dataset:
+        with pytest.raises(OSError, match="no 7"):
+            dataset[0]
+        assert 8 <= source.num_reads <= 9
+
+
+class InProcess(keras.utils.PyDataset):
+    """Tells by whom it was read; at module level, so that it can be pickled."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.order = [3, 1, 2, 0]
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 0 and self.order is None:
+            raise OSError("disk gone")
+        x = np.array([[self.order[index], os.getpid()]], "float64")
+        return x, x[:, :1]
+
+    def on_epoch_end(self):
+        self.order = self.order[::-1]
+
+
+@pytest.mark.timeout(240)
+def test_processes_read_the_source_and_know_its_epochs():
+    source = InProcess(workers=2, use_multiprocessing=True, max_queue_size=2)
+    with EchoingPyDataset(source, shuffle=False, steps_per_epoch=8) as dataset:
+        batches = [dataset[i][0][0] for i in range(8)]
+    assert [batch[0] for batch in batches] == [3, 1, 2, 0, 0, 2, 1, 3]
+    assert os.getpid() not in {int(batch[1]) for batch in batches}
+
+
+def test_a_source_is_told_of_its_epochs(numbered):
+    log = []
+
+    class Told(numbered):
+        def __getitem__(self, index):
+            log.append(index)
+            return super().__getitem__(index)
+
+        def on_epoch_begin(self):
+            log.append("B")
+
+        def on_epoch_end(self):
+            log.append("E")
+
+    with EchoingPyDataset(Told(3), shuffle=False, max_queue_size=2) as dataset:
+        for index in range(7):
+            dataset[index]
+    assert log[:10] == [0, 1, 2, "E", "B", 0, 1, 2, "E", "B"]
+
+
+def test_a_script_ends_though_a_read_never_does(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import threading, time
+            import numpy as np, keras, keras_echo
+
+            class Source(keras.utils.PyDataset):
+                def __len__(self):
+                    return 3
+                def __getitem__(self, index):
+                    if index == 2:
+                        time.sleep(1000)
+                    return np.zeros((2, 1)), np.zeros((2, 1))
+
+            dataset = keras_echo.EchoingPyDataset(Source(), shuffle=False)
+            dataset[0]
+            print("through")
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "through\n"
+
+
+def test_calls_from_many_threads_get_every_batch_once(numbered):
+    served, lock = [], threading.Lock()
+    with EchoingPyDataset(numbered(50), echo_factor=2, shuffle=False, workers=2) as dataset:
+
+        def call():
+            for index in range(3, 28):
+                number = int(dataset[index][0].max())
+                with lock:
+                    served.append(number)
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(served) == [number for number in range(50) for _ in range(2)]
