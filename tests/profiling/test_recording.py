@@ -35,9 +35,9 @@ def run(*args):
 
 @pytest.mark.parametrize(
     ("ratio", "workers", "echo", "measured"),
-    [(0.5, 1, 1, False), (2, 1, 1, False), (4, 4, 1, False), (4, 4, 4, True)],
+    [(0.5, 1, 1, False), (4, 1, 1, False), (4, 4, 4, True)],
 )
-def test_ratio_is_that_of_a_source_with_known_read_time(tmp_path, ratio, workers, echo, measured):
+def test_a_window_tells_all_that_a_breakdown_needs(tmp_path, ratio, workers, echo, measured):
     options = {"ratio": ratio, "workers": workers, "echo": echo, "measured": measured,
                "pause": 0.03, "width": 16, "steps": 10}  # fmt: skip
     truth = run(str(RECORD), str(tmp_path), json.dumps(options))
@@ -45,9 +45,8 @@ def test_ratio_is_that_of_a_source_with_known_read_time(tmp_path, ratio, workers
     assert result.path == truth["path"]
     assert (result.backend, result.steps, result.num_readers) == (BACKEND, 10, workers)
     assert result.complete
-    # A machine that is busy with other things stretches the steps, so the ratio is held loosely.
-    assert result.upstream_seconds == pytest.approx(truth["read"] / workers, rel=0.1)
-    assert result.ratio == pytest.approx(truth["ratio"], rel=0.2)
+    # Tests don't time: a factor of two off is a mistake, a few per cent is the machine.
+    assert truth["ratio"] / 2 < result.ratio < truth["ratio"] * 2
     assert not list(tmp_path.glob(".window-*"))
 
 
