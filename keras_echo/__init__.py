@@ -10,15 +10,27 @@ from keras_echo._version import __version__
 if TYPE_CHECKING:
     from keras_echo.dataset import EchoingPyDataset
     from keras_echo.factor import EchoFactor
+    from keras_echo.profiling.analyze import analyze
+    from keras_echo.profiling.result import StepBreakdown
     from keras_echo.stats import EchoStats
     from keras_echo.tfdata import echo
 
-__all__ = ["EchoFactor", "EchoStats", "EchoingPyDataset", "__version__", "echo"]
+__all__ = [
+    "EchoFactor",
+    "EchoStats",
+    "EchoingPyDataset",
+    "StepBreakdown",
+    "__version__",
+    "analyze",
+    "echo",
+]
 
 _HOMES = {
     "EchoFactor": "factor",
     "EchoStats": "stats",
     "EchoingPyDataset": "dataset",
+    "StepBreakdown": "profiling.result",
+    "analyze": "profiling.analyze",
     "echo": "tfdata",
 }
 

@@ -29,6 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--max-seconds", type=float, default=80.0, help="of each of the two runs")
     demo.set_defaults(run=_demo)
 
+    analyze = commands.add_parser(
+        "analyze",
+        help="read R, the ratio of reading time to training time, off profiler traces",
+        description="Says for every profiler trace below a TensorBoard log directory how long a "
+        "step takes, how much of it is waiting for input, and what echoing would bring.",
+    )
+    analyze.add_argument("logdir", type=Path, metavar="LOGDIR")
+    analyze.add_argument("--json", action="store_true", help="print JSON instead of reports")
+    analyze.set_defaults(run=_analyze)
+
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code
@@ -43,6 +53,13 @@ def _demo(options: argparse.Namespace) -> int:
 
     print(run_demo(options.output, target=options.target, max_seconds=options.max_seconds))
     return 0
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    # Imported here: no other command needs protobuf.
+    from keras_echo.profiling.analyze import main_analyze
+
+    return main_analyze(options.logdir, options.json)
 
 
 if __name__ == "__main__":

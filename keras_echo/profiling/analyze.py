@@ -1,0 +1,143 @@
+"""Finds the traces below a directory, whoever recorded them, and says what each of them says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from keras_echo._messages import expected
+from keras_echo.profiling import kineto, names, xspace
+from keras_echo.profiling.breakdown import breakdown
+from keras_echo.profiling.extract import extract
+from keras_echo.profiling.report import render, to_dict
+from keras_echo.profiling.result import StepBreakdown
+from keras_echo.profiling.xspace import TraceError
+
+_SUFFIXES = (".xplane.pb", *kineto.SUFFIXES)
+_HINT = (
+    "Give a TensorBoard log directory with profiles in it, such as DataEchoCallback's log_dir, "
+    "or one that TensorBoard's profile_batch= or the backend's profiler wrote to"
+)
+
+
+def analyze(logdir: str | os.PathLike[str]) -> list[StepBreakdown]:
+    """Says, for every trace below a directory, what a step and its input cost.
+
+    Any trace will do: keras_echo's own, those of Keras's TensorBoard callback, of plain
+    `tf.profiler` and `jax.profiler` sessions, and of torch.profiler's
+    `tensorboard_trace_handler`.
+
+    Args:
+        logdir: A TensorBoard log directory, or one trace file.
+
+    Returns:
+        One breakdown per trace, ordered by path. Traces that cannot be read are left out, each
+        with a warning.
+
+    Raises:
+        TraceError: There is no such directory, or no trace in it that can be read.
+    """
+    found = analyze_each(logdir)
+    good = [result for _, result in found if isinstance(result, StepBreakdown)]
+    bad = [result for _, result in found if isinstance(result, TraceError)]
+    if not good:
+        raise bad[0]
+    for error in bad:
+        warnings.warn(str(error), stacklevel=2)
+    return good
+
+
+def analyze_file(path: str | os.PathLike[str], *, echo_factor: float = 1.0) -> StepBreakdown:
+    """Says what a step and its input cost in one trace.
+
+    Args:
+        path: The file.
+        echo_factor: The factor that was in force; only used where the trace shows no reads.
+
+    Returns:
+        The breakdown.
+
+    Raises:
+        TraceError: The file cannot be read, or is no trace.
+    """
+    read = kineto.read if str(path).endswith(kineto.SUFFIXES) else xspace.read
+    return breakdown(extract(read(path)), echo_factor=echo_factor, path=str(path))
+
+
+def analyze_each(logdir: str | os.PathLike[str]) -> list[tuple[Path, StepBreakdown | TraceError]]:
+    """Says the same as `analyze`, with the error for every trace that cannot be read.
+
+    Args:
+        logdir: A TensorBoard log directory, or one trace file.
+
+    Returns:
+        Pairs of a file and what it says, ordered by path.
+
+    Raises:
+        TraceError: There is no such directory, or no trace in it.
+    """
+    root = Path(logdir)
+    results: list[tuple[Path, StepBreakdown | TraceError]] = []
+    for path in _traces(root):
+        try:
+            results.append((path, analyze_file(path)))
+        except TraceError as error:
+            results.append((path, error))
+        except MemoryError:
+            got = f"a file of {path.stat().st_size} bytes"
+            remedy = "Record fewer steps"
+            results.append((path, TraceError(expected(str(path), "fit in memory", got, remedy))))
+    return results
+
+
+def main_analyze(logdir: str | os.PathLike[str], as_json: bool = False) -> int:
+    """Runs `keras-echo analyze`: the reports on stdout, a line for each bad file on stderr.
+
+    Args:
+        logdir: A TensorBoard log directory, or one trace file.
+        as_json: Whether to print a JSON list in place of the reports.
+
+    Returns:
+        The exit code: 0, or 2 where no trace could be read.
+    """
+    try:
+        found = analyze_each(logdir)
+    except TraceError as error:
+        found = [(Path(logdir), error)]
+    good = [result for _, result in found if isinstance(result, StepBreakdown)]
+    for _, result in found:
+        if isinstance(result, TraceError):
+            # A path may hold a line break, and the promise is one line for each file.
+            sys.stderr.write(" ".join(str(result).split()) + "\n")
+    if as_json:
+        sys.stdout.write(json.dumps([to_dict(result) for result in good], indent=2) + "\n")
+    elif good:
+        sys.stdout.write("\n\n".join(render(result) for result in good) + "\n")
+    return 0 if good else 2
+
+
+def _traces(root: Path) -> list[Path]:
+    if root.is_file():
+        if root.name.endswith(_SUFFIXES):
+            return [root]
+        must = f"end in {', '.join(_SUFFIXES)}"
+        raise TraceError(expected(str(root), must, root.name, _HINT))
+    if not root.is_dir():
+        raise TraceError(expected("logdir", "be a directory", str(root), _HINT))
+    blocked: list[OSError] = []
+    found: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=blocked.append):
+        # Windows that are still being recorded lie in hidden directories.
+        folders[:] = [name for name in folders if not name.startswith(names.WINDOW)]
+        found += [
+            Path(folder, name)
+            for name in files
+            if name.endswith(_SUFFIXES) and not name.startswith(".")
+        ]
+    if not found:
+        got = f"{root}, which {'cannot be read' if blocked else 'has none'}"
+        raise TraceError(expected("logdir", "hold profiler traces", got, _HINT))
+    return sorted(found)

@@ -1,0 +1,180 @@
+"""PyTorch's traces (Chrome format, written by Kineto) -> XSpace.
+
+TensorBoard's Profile tab reads XSpace only, so a window of torch.profiler is converted: threads
+become lines of the plane `/host:CPU`, streams of a GPU lines of `/device:GPU:<n>`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_echo._messages import expected
+from keras_echo.profiling import names, xspace
+from keras_echo.profiling.xspace import PlaneBuilder, TraceError
+
+if TYPE_CHECKING:
+    import os
+
+SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
+"""How the files end that torch.profiler's `tensorboard_trace_handler` writes."""
+
+# Copies of host annotations on the device's lines; the host's own are there already.
+_MIRRORED = frozenset({"gpu_user_annotation"})
+_DEVICE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
+_HOST = frozenset({"cpu_op", "user_annotation", "cuda_runtime", "cuda_driver", "python_function"})
+_LIMIT_PS = 2**62
+_STEP = re.compile(r"ProfilerStep#(\d+)$")
+
+
+def encode(name: str, stats: dict[str, Any]) -> str:
+    """Puts stats into a name, in the way of TraceMe: torch's annotations have a name only."""
+    if not stats:
+        return name
+    return f"{name}#{','.join(f'{key}={value}' for key, value in stats.items())}#"
+
+
+def decode(name: str) -> tuple[str, dict[str, Any]]:
+    """Takes stats out of a name that `encode` made; other names are returned as they are."""
+    if not name.endswith("#") or name.count("#") < 2:
+        step = _STEP.match(name)
+        if step and len(step[1]) < 19:
+            return name, {names.STEP_NUM: int(step[1]), names.ROOT: 1}
+        return name, {}
+    bare, _, packed = name[:-1].partition("#")
+    stats: dict[str, Any] = {}
+    for part in packed.split(","):
+        key, separator, value = part.partition("=")
+        if not separator or not key:
+            return name, {}
+        stats[key] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
+    return bare, stats
+
+
+def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> Any:
+    """Turns a Chrome trace of torch.profiler into an XSpace message.
+
+    Args:
+        trace: The decoded JSON.
+        source: What an error message calls it.
+        version: PyTorch's version, which the trace itself doesn't tell.
+
+    Returns:
+        The message.
+
+    Raises:
+        TraceError: It is no trace, or one without any event that has a duration.
+    """
+    listed = trace.get("traceEvents") if isinstance(trace, dict) else None
+    listed = listed if isinstance(listed, list) else []
+    events = [event for event in listed if _usable(event)]
+    if not events:
+        remedy = "Record the trace anew, and let one profiler run at a time"
+        got = "no events" if isinstance(trace, dict) else "another kind of JSON"
+        raise TraceError(expected(source, "be a torch.profiler trace with events", got, remedy))
+    first = min(event["ts"] for event in events)
+    space = xspace.new()
+    host = xspace.plane(space, names.HOST_PLANE)
+    builders = {names.HOST_PLANE: PlaneBuilder(host)}
+    threads = _thread_names(listed)
+    lines: dict[tuple[str, str], Any] = {}
+    for event in events:
+        name, stats = decode(event["name"])
+        args = event.get("args")
+        args = args if isinstance(args, dict) else {}
+        where = names.HOST_PLANE
+        if event["cat"] in _DEVICE:
+            device = args.get("device", 0)
+            where = f"/device:GPU:{device if isinstance(device, int) else 0}"
+        if where not in builders:
+            builders[where] = PlaneBuilder(xspace.plane(space, where))
+        key = (where, str(event.get("tid")))
+        if key not in lines:
+            line_id = sum(plane == where for plane, _ in lines) + 1
+            title = threads.get(key[1], f"thread {key[1]}")
+            title = title if where == names.HOST_PLANE else f"Stream #{args.get('stream', key[1])}"
+            lines[key] = builders[where].line(line_id, title)
+        start = min(round((event["ts"] - first) * 1e6), _LIMIT_PS)
+        builders[where].event(
+            lines[key], name, start, min(round(event["dur"] * 1e6), _LIMIT_PS), **stats
+        )
+    _describe(space, trace, first, version)
+    return space
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """Reads a file that torch.profiler's `tensorboard_trace_handler` wrote, as XSpace.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The XSpace message.
+
+    Raises:
+        TraceError: The file cannot be read, or is no such trace.
+    """
+    remedy = "Record the trace anew, and stop the profiler before the process ends"
+    try:
+        data = Path(path).read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        trace = json.loads(data)
+    except OSError as error:
+        reason = error.strerror or "a damaged gzip file"
+        raise TraceError(expected(str(path), "be a readable file", reason, remedy)) from None
+    except (ValueError, EOFError, zlib.error, RecursionError):
+        got = "an empty file" if not data else "damaged or foreign content"
+        raise TraceError(expected(str(path), "be a torch.profiler trace", got, remedy)) from None
+    return convert(trace, str(path))
+
+
+def _usable(event: Any) -> bool:
+    if not isinstance(event, dict) or event.get("ph") != "X":
+        return False
+    if not isinstance(event.get("name"), str) or not isinstance(event.get("cat"), str):
+        return False
+    if event["cat"] in _MIRRORED or event["cat"] not in _HOST | _DEVICE:
+        return False
+    args = event.get("args")
+    # An event that the end of the window cut off shows a duration that is too short.
+    if isinstance(args, dict) and args.get("finished") is False:
+        return False
+    return all(
+        isinstance(event.get(key), (int, float)) and math.isfinite(event[key]) and event[key] >= 0
+        for key in ("ts", "dur")
+    )
+
+
+def _thread_names(listed: list[Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for event in listed:
+        if isinstance(event, dict) and event.get("name") == "thread_name":
+            args = event.get("args")
+            if isinstance(args, dict) and isinstance(args.get("name"), str):
+                found[str(event.get("tid"))] = args["name"]
+    return found
+
+
+def _describe(space: Any, trace: dict[str, Any], first: float, version: str) -> None:
+    """Adds when the trace was taken and by what, and the name of the machine."""
+    about = PlaneBuilder(xspace.plane(space, names.METADATA_PLANE))
+    about.stat(names.TORCH_VERSION, version)
+    base = trace.get("baseTimeNanoseconds", 0)
+    start = (base if isinstance(base, int) else 0) + int(first * 1000)
+    if 0 <= start < 2**63:
+        environment = PlaneBuilder(xspace.plane(space, names.ENVIRONMENT_PLANE))
+        environment.stat(names.START_TIME, start)
+    if isinstance(trace.get("host_name"), str):
+        space.hostnames.append(trace["host_name"])
+    properties = trace.get("deviceProperties")
+    for number, known in enumerate(properties if isinstance(properties, list) else ()):
+        for plane in space.planes:
+            named = isinstance(known, dict) and isinstance(known.get("name"), str)
+            if named and plane.name == f"/device:GPU:{known.get('id', number)}":
+                PlaneBuilder(plane).stat("device_type_string", known["name"])

@@ -1,0 +1,108 @@
+"""What a breakdown says in words, and as plain data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_echo.profiling.result import StepBreakdown
+
+
+def to_dict(breakdown: StepBreakdown) -> dict[str, Any]:
+    """Returns a breakdown as data for JSON, which has no NaN: what is unknown is None."""
+    low, high = breakdown.ratio_range
+    data = asdict(breakdown) | {
+        "ratio_at_least": low,
+        "ratio_at_most": high,
+        "complete": breakdown.complete,
+        "predicted_speedup": breakdown.speedup(),
+        "verdict": verdict(breakdown),
+        "missing": list(breakdown.missing),
+    }
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in data.items()
+    }
+
+
+def verdict(breakdown: StepBreakdown) -> str:
+    """Returns one sentence: is the training input-bound, and what would echoing do."""
+    _, high = breakdown.ratio_range
+    if not breakdown.steps:
+        return "Nothing can be said: no training steps were found."
+    if not math.isfinite(breakdown.ratio):
+        return "Whether training waits for its input cannot be told from this trace."
+    if breakdown.input_bound:
+        return (
+            f"Input-bound: each fresh batch can be used {breakdown.ratio:.1f} times "
+            "before the extra steps cost time."
+        )
+    # Half a tenth above 1 is measurement noise, not a bottleneck.
+    if high <= 1.05:
+        return "Not input-bound: echoing would not save time."
+    if breakdown.starved_fraction >= 0.05:
+        return (
+            f"Training waits {breakdown.starved_fraction:.0%} of the time; whether echoing helps "
+            f"depends on the reading time, which the trace does not show."
+        )
+    if not math.isfinite(breakdown.wait_fraction):
+        return f"At most a factor of {high:.1f} is to be gained; the trace does not show the wait."
+    return "Not input-bound at this echoing factor: training hardly waits."
+
+
+def render(breakdown: StepBreakdown) -> str:
+    """Returns the report on one trace, for people."""
+    missing = [f"  missing       {text}" for text in breakdown.missing]
+    lines = [
+        breakdown.path or f"from {breakdown.origin}",
+        f"  backend       {breakdown.backend} on {breakdown.hardware}",
+        f"  steps         {breakdown.steps}",
+    ]
+    if breakdown.steps:
+        lines += [
+            f"  step time     {_seconds(breakdown.step_seconds)}",
+            f"  input wait    {_wait(breakdown)}",
+            f"  t_upstream    {_upstream(breakdown)}",
+            f"  t_downstream  {_seconds(breakdown.downstream_seconds)} per optimizer step",
+            f"  R             {_ratio(breakdown)}",
+        ]
+    lines.append(f"  verdict       {verdict(breakdown)}")
+    if breakdown.steps and math.isfinite(breakdown.ratio):
+        lines.append(
+            f"  echo factor   {breakdown.recommended_factor:.1f} recommended; the cost model "
+            f"predicts {breakdown.speedup():.1f}x the optimizer steps in the same time"
+        )
+    return "\n".join(lines + missing)
+
+
+def _seconds(value: float) -> str:
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms"
+
+
+def _wait(breakdown: StepBreakdown) -> str:
+    if not math.isfinite(breakdown.wait_seconds):
+        return "unknown"
+    return f"{_seconds(breakdown.wait_seconds)} per step ({breakdown.wait_fraction:.0%})"
+
+
+def _upstream(breakdown: StepBreakdown) -> str:
+    words = {"exact": "", "lower": "at least ", "upper": "at most "}
+    text = f"{_seconds(breakdown.upstream_seconds)} per fresh batch"
+    if breakdown.num_readers:
+        text += f", readers: {breakdown.num_readers}"
+    return words[breakdown.bound] + text if math.isfinite(breakdown.upstream_seconds) else "unknown"
+
+
+def _ratio(breakdown: StepBreakdown) -> str:
+    low, high = breakdown.ratio_range
+    if not math.isfinite(breakdown.ratio):
+        return "unknown"
+    if breakdown.bound == "exact":
+        return f"{breakdown.ratio:.2f}"
+    if breakdown.bound == "upper":
+        return f"at most {high:.2f}"
+    return f"at least {low:.2f}, at most {high:.2f}"

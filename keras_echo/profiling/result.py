@@ -1,0 +1,157 @@
+"""`StepBreakdown`, what is known about a step and its input, and its making from counters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Bound = Literal["exact", "lower", "upper"]
+
+MISSING_STEPS = (
+    "no step markers: profile through keras_echo.DataEchoCallback, or wrap every training step in "
+    "the profiler's step annotation"
+)
+MISSING_WAITS = (
+    "no input wait: train on a keras_echo.EchoingPyDataset, or record with the profiler's Python "
+    "tracer switched on"
+)
+MISSING_READS = (
+    "no upstream reads, so R is a bound: train on a keras_echo.EchoingPyDataset to have them marked"
+)
+MISSING_READERS = (
+    "no number of readers, so those that were seen are counted: pass readers= with each read"
+)
+MISSING_DEVICE = (
+    "no device events although the device runs on its own: switch the profiler's device tracer on"
+)
+MISSING_WORK = "no time outside the input wait: profile more steps, after compilation"
+
+
+@dataclass(frozen=True)
+class StepBreakdown:
+    """What one optimizer step costs, and what its input costs. NaN is what is not known."""
+
+    steps: int
+    """Optimizer steps in the window."""
+    step_seconds: float
+    """Mean time from one optimizer step to the next."""
+    wait_seconds: float
+    """Mean time per optimizer step in which training asked for a batch and had none."""
+    upstream_seconds: float
+    """t_upstream: seconds per fresh batch, all readers at work."""
+    downstream_seconds: float
+    """t_downstream: seconds per optimizer step that never waits."""
+    ratio: float
+    """R, t_upstream over t_downstream; see `bound`."""
+    wait_fraction: float
+    """Share of the step that is wait."""
+    recommended_factor: float
+    """The echoing factor up to which the extra steps are free: R, at least 1."""
+    origin: Literal["trace", "counters"] = "trace"
+    bound: Bound = "exact"
+    """Whether R is at least ("lower") or at most ("upper") `ratio`."""
+    num_readers: int | None = None
+    backend: str = "unknown"
+    hardware: str = "CPU"
+    starved_fraction: float = math.nan
+    """Share of the step in which the device idles because training waits for a batch."""
+    missing: tuple[str, ...] = ()
+    """What the trace could not say, and how to record it."""
+    path: str | None = None
+    """The file that this was read from."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+    @property
+    def input_bound(self) -> bool:
+        """Whether reading takes longer than training, as far as is known."""
+        return self.ratio > 1.0 and self.bound != "upper"
+
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        """The values that R can have, as far as the trace says."""
+        if self.bound == "exact":
+            return self.ratio, self.ratio
+        # Without echoing, a fresh batch arrives with every step, whatever the reading costs.
+        most = self.step_seconds / self.downstream_seconds if self.downstream_seconds else math.nan
+        return (0.0, self.ratio) if self.bound == "upper" else (self.ratio, max(most, self.ratio))
+
+    def speedup(self, factor: float | None = None) -> float:
+        """Optimizer steps per second with echoing over those without, by the cost model.
+
+        Args:
+            factor: The echoing factor; default: the recommended one.
+
+        Returns:
+            The quotient; 1 where nothing is known.
+        """
+        factor = self.recommended_factor if factor is None else factor
+        up, down = self.upstream_seconds, self.downstream_seconds
+        if not (math.isfinite(self.ratio) and down > 0):
+            return 1.0
+        return factor * max(up, down) / max(up, factor * down)
+
+
+def from_counters(
+    *,
+    steps: int,
+    seconds: float,
+    wait_seconds: float,
+    reads: int,
+    read_seconds: float,
+    num_readers: int,
+    backend: str = "unknown",
+) -> StepBreakdown:
+    """Works out the same from what the dataset counted, where no trace is to be had.
+
+    The step's own time is taken as what is left of the wall clock after the wait, which is right
+    where the training thread runs in step with the device.
+
+    Args:
+        steps: Optimizer steps in the window.
+        seconds: Wall-clock time of the window.
+        wait_seconds: How long the training thread waited for batches, in total.
+        reads: Upstream reads that ended in the window.
+        read_seconds: How long they took, in total.
+        num_readers: How many reads can run at the same time.
+        backend: The Keras backend.
+
+    Returns:
+        The breakdown, its origin "counters".
+    """
+    steps = max(steps, 0)
+    step = seconds / steps if steps else math.nan
+    wait = min(max(wait_seconds, 0.0), seconds) / steps if steps else math.nan
+    down = step - wait
+    up = read_seconds / reads / max(num_readers, 1) if reads else math.nan
+    ratio = up / down if down > 0 else math.nan
+    missing = tuple(
+        text
+        for text, lacks in (
+            (MISSING_STEPS, not steps),
+            (MISSING_READS, not reads),
+            (MISSING_WORK, bool(steps) and not down > 0),
+        )
+        if lacks
+    )
+    known = math.isfinite(ratio)
+    fraction = wait / step if steps and step > 0 else math.nan
+    return StepBreakdown(
+        steps=steps,
+        step_seconds=step,
+        wait_seconds=wait,
+        upstream_seconds=up,
+        downstream_seconds=down if down > 0 else math.nan,
+        ratio=ratio if known else math.nan,
+        wait_fraction=fraction,
+        recommended_factor=max(1.0, ratio) if known else 1.0,
+        origin="counters",
+        num_readers=num_readers,
+        backend=backend,
+        starved_fraction=fraction,
+        missing=missing,
+    )

@@ -1,0 +1,94 @@
+"""Real windows of the backend that KERAS_BACKEND names, each recorded in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from keras_echo.profiling.analyze import analyze
+
+BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+RECORD = Path(__file__).with_name("record_window.py")
+ENVIRONMENT = os.environ | {
+    "KERAS_BACKEND": BACKEND,
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+}  # fmt: skip
+
+pytestmark = pytest.mark.skipif(
+    util.find_spec(BACKEND) is None, reason=f"KERAS_BACKEND {BACKEND} is not installed"
+)
+
+
+def run(*args):
+    done = subprocess.run(
+        [sys.executable, *args], env=ENVIRONMENT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "workers", "echo", "measured"),
+    [(0.5, 1, 1, False), (4, 1, 1, False), (4, 4, 4, True)],
+)
+def test_a_window_tells_all_that_a_breakdown_needs(tmp_path, ratio, workers, echo, measured):
+    options = {"ratio": ratio, "workers": workers, "echo": echo, "measured": measured,
+               "pause": 0.03, "width": 16, "steps": 10}  # fmt: skip
+    truth = run(str(RECORD), str(tmp_path), json.dumps(options))
+    (result,) = analyze(tmp_path)
+    assert result.path == truth["path"]
+    assert (result.backend, result.steps, result.num_readers) == (BACKEND, 10, workers)
+    assert result.complete
+    # Tests don't time: a factor of two off is a mistake, a few per cent is the machine.
+    assert truth["ratio"] / 2 < result.ratio < truth["ratio"] * 2
+    assert not list(tmp_path.glob(".window-*"))
+
+
+@pytest.mark.skipif(util.find_spec("xprof") is None, reason="xprof is not installed")
+def test_xprof_reports_the_same_step_time_and_input_share(tmp_path):
+    options = {"ratio": 2, "pause": 0.03, "width": 16, "steps": 10}
+    truth = run(str(RECORD), str(tmp_path), json.dumps(options))
+    (ours,) = analyze(tmp_path)
+    code = (
+        "import json, sys\n"
+        "from xprof.convert import raw_to_tool_data as raw\n"
+        "found, _ = raw.xspace_to_tool_data([sys.argv[1]], 'input_pipeline_analyzer',"
+        " {'use_saved_result': False})\n"
+        "p = next(t['p'] for t in json.loads(found) if 'steptime_ms_average' in t.get('p', {}))\n"
+        "print(json.dumps([float(p['steptime_ms_average']), float(p['infeed_time_ms_avg'])]))"
+    )
+    step, wait = run("-c", code, truth["path"])
+    assert step == pytest.approx(ours.step_seconds * 1e3, rel=0.05)
+    assert wait / step == pytest.approx(ours.wait_fraction, abs=0.05)
+
+
+def test_a_running_session_is_a_clean_error(tmp_path):
+    code = (
+        "import json, os, sys\n"
+        "from keras_echo.profiling.sessions import ProfilerBusyError\n"
+        "from keras_echo.profiling.tracer import Tracer\n"
+        "first, second = Tracer(), Tracer()\n"
+        "first.start(sys.argv[1])\n"
+        "with first.annotate('outer', number=3): pass\n"
+        "try:\n"
+        "    second.start(sys.argv[1])\n"
+        "    text = 'no error'\n"
+        "except ProfilerBusyError as error:\n"
+        "    text = str(error)\n"
+        "path = first.stop()\n"
+        "second.start(sys.argv[1])\n"
+        "second.discard()\n"
+        "print(json.dumps([text, path.is_file()]))\n"
+        "sys.stdout.flush()\n"
+        "os._exit(0)"
+    )
+    text, written = run("-c", code, str(tmp_path))
+    assert f"The {BACKEND} profiler must be free" in text
+    assert written
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plugins"]
