@@ -24,7 +24,7 @@ lint: $(VENV)/.dev  ## formatting, lint, types, architecture
 	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.dev  ## the pages, strictly, into site/
-	KERAS_BACKEND=jax $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=jax $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev  ## the figures in docs/ (half an hour on an idle machine)
 	$(BIN)/python benchmarks/throughput.py --json docs/benchmarks/throughput.json
