@@ -33,7 +33,8 @@ def echo(
 
     Example:
         >>> factor = EchoFactor(4.0)
-        >>> dataset = dataset.apply(keras_echo.echo(factor, shuffle_buffer=1000)).batch(32)
+        >>> dataset = dataset.repeat().apply(keras_echo.echo(factor, shuffle_buffer=1000))
+        >>> model.fit(dataset.batch(32), steps_per_epoch=500)  # the echo hides the length
     """
     factor = echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
 

@@ -50,4 +50,11 @@ def test_fit_takes_it():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     data = tf.data.Dataset.from_tensor_slices((tf.ones((8, 1)), tf.ones((8, 1)))).batch(4)
-    model.fit(data.apply(echo(2.5)), epochs=2, shuffle=False, verbose=0)
+    model.fit(
+        # The echo hides the length, and an epoch is a number of steps.
+        data.repeat().apply(echo(2.5)),
+        steps_per_epoch=2,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+    )
