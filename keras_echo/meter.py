@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 
 class Meter:
@@ -32,27 +33,28 @@ class Meter:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Measures one read."""
-        started = self._clock()
-        try:
-            yield
-        finally:
-            seconds = self._clock() - started
-            with self._lock:
-                self.num_reads += 1
-                self.read_seconds += seconds
+        with self._adding_to("read_seconds"):
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self.num_reads += 1
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Measures one wait for a batch."""
-        started = self._clock()
-        try:
-            yield
-        finally:
-            seconds = self._clock() - started
-            with self._lock:
-                self.wait_seconds += seconds
+        return self._adding_to("wait_seconds")
 
     def skipped(self) -> None:
         """Counts a read that failed and was skipped."""
         with self._lock:
             self.num_skipped += 1
+
+    @contextmanager
+    def _adding_to(self, total: str) -> Iterator[None]:
+        started = self._clock()
+        try:
+            yield
+        finally:
+            seconds = self._clock() - started
+            with self._lock:
+                setattr(self, total, getattr(self, total) + seconds)

@@ -105,11 +105,11 @@ class _Echoed(Iterator[Served]):
         source, parallelism = settings.source, settings.parallelism
         self._settings = settings
         self._state = state
-        held = sorted({use.item.position for use in state.held})
+        self._positions_held = sorted({use.item.position for use in state.held})
         self._held: dict[Position, Fresh] = {}
         self._upstream = Prefetcher[Fresh](
             source.read,
-            source.reads(state.position, tuple(held), state.seed),
+            source.reads(state.position, tuple(self._positions_held), state.seed),
             num_workers=parallelism.workers,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
@@ -144,7 +144,7 @@ class _Echoed(Iterator[Served]):
 
     def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
         """The shuffle buffer; what it held when the stream was interrupted is read again."""
-        while len(self._held) < len({use.item.position for use in self._state.held}):
+        while len(self._held) < len(self._positions_held):
             fresh = next(self._upstream)
             self._held[fresh.position] = fresh
         return ShuffleBuffer(
