@@ -184,7 +184,7 @@ class Prefetcher(Generic[R]):
 
         def work(slot: _Slot) -> R:
             nonlocal process
-            if process is None or process.version != slot.version:
+            if process is None or process.version != slot.version or process.has_died:
                 if process is not None:
                     process.close()
                 process = WorkerProcess(self._function, slot.version)

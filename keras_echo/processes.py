@@ -80,6 +80,11 @@ class WorkerProcess:
             raise value
         return value
 
+    @property
+    def has_died(self) -> bool:
+        """Whether the process ended by itself; another one must take its place."""
+        return self._process.exitcode is not None
+
     def close(self) -> None:
         """Ends the process, which does nothing between calls."""
         self._pipe.close()

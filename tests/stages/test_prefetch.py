@@ -180,9 +180,10 @@ class Remote:
         return os.getpid(), task + self.offset
 
 
-def test_processes_work_elsewhere_and_errors_come_home():
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_processes_work_elsewhere_and_errors_come_home(num_workers):
     prefetcher = Prefetcher(
-        Remote(), itertools.count(), num_workers=2, window_size=3, use_processes=True
+        Remote(), itertools.count(), num_workers=num_workers, window_size=3, use_processes=True
     )
     results = take(prefetcher, 3)
     assert [task for _, task in results] == [0, 1, 2]
