@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 from keras_echo._version import __version__
 
 if TYPE_CHECKING:
+    from keras_echo.callback import DataEchoCallback
     from keras_echo.dataset import EchoingPyDataset
     from keras_echo.factor import EchoFactor
     from keras_echo.profiling.analyze import analyze
     from keras_echo.profiling.result import StepBreakdown
     from keras_echo.stats import EchoStats
     from keras_echo.tfdata import echo
+    from keras_echo.tuner import EchoDecision
 
 __all__ = [
+    "DataEchoCallback",
+    "EchoDecision",
     "EchoFactor",
     "EchoStats",
     "EchoingPyDataset",
@@ -26,6 +30,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DataEchoCallback": "callback",
+    "EchoDecision": "tuner",
     "EchoFactor": "factor",
     "EchoStats": "stats",
     "EchoingPyDataset": "dataset",

@@ -16,6 +16,7 @@ from keras_echo.factor import EchoFactor
 from keras_echo.meter import Meter
 from keras_echo.pipeline import Pipeline, Served, Settings
 from keras_echo.prefetch import StoppedError
+from keras_echo.probe import Probe
 from keras_echo.sources import as_source
 from keras_echo.state import State
 from keras_echo.stats import EchoStats
@@ -176,6 +177,16 @@ class EchoingPyDataset(keras.utils.PyDataset):
             read_seconds=meter.read_seconds,
             wait_seconds=meter.wait_seconds,
             echo_factor=self.echo_factor,
+        )
+
+    def probe(self) -> Probe:
+        """What a profiler needs of the dataset."""
+        return Probe(
+            self._factor,
+            self._settings.meter,
+            num_readers=self._settings.parallelism.workers,
+            fill=lambda num, seconds: self._pipeline.fill(num, seconds),
+            stats=self.stats,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class EchoFactor:
     """
 
     def __init__(self, value: float = 1.0) -> None:
-        self._value = _checked(value)
+        self._value = check_factor("echo_factor", value)
         self._followers: list[Callable[[float], object]] = []
         self._lock = threading.Lock()
 
@@ -45,7 +45,7 @@ class EchoFactor:
 
     @value.setter
     def value(self, value: float) -> None:
-        value = _checked(value)
+        value = check_factor("echo_factor", value)
         # Followers are told under the lock, so that all of them end with the same, latest value.
         with self._lock:
             self._value = value
@@ -62,10 +62,16 @@ class EchoFactor:
         return f"EchoFactor({self._value})"
 
 
-def _checked(value: float) -> float:
+def check_factor(name: str, value: float) -> float:
+    """Returns an echoing factor as a float.
+
+    Raises:
+        TypeError: If it isn't a real number.
+        ValueError: If it is below 1, infinite or not a number.
+    """
     remedy = "1.0 means no echoing, 4.0 uses every upstream output four times"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(expected("echo_factor", "be a real number", value, remedy))
+        raise TypeError(expected(name, "be a real number", value, remedy))
     if not math.isfinite(value) or value < 1:
-        raise ValueError(expected("echo_factor", "be finite and at least 1", value, remedy))
+        raise ValueError(expected(name, "be finite and at least 1", value, remedy))
     return float(value)

@@ -89,6 +89,10 @@ class Pipeline(Iterator[Served]):
         with self._meter.waiting():
             return next(self._augmented or self._echoed)
 
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        """Waits until fresh batches lie ready: `num_batches`, or as many as are read ahead."""
+        return self._echoed.fill(num_batches, timeout_seconds)
+
     def stop(self, *, wait: bool = True) -> None:
         """Ends all threads and processes; the next call starts them again."""
         # Upstream first: the augmenting thread may be waiting for it.
@@ -138,6 +142,9 @@ class _Echoed(Iterator[Served]):
         use = next(self._uses)
         before, self._state = self._state, self._state_behind(self._uses)
         return Served(use.item.batch, use.is_only, before, self._state)
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        return self._upstream.fill(num_batches, timeout_seconds)
 
     def stop(self, *, wait: bool) -> None:
         self._upstream.stop(wait=wait)

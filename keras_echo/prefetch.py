@@ -107,6 +107,21 @@ class Prefetcher(Generic[R]):
         result: R = slot.result
         return result
 
+    def fill(self, num_results: int, timeout_seconds: float) -> bool:
+        """Waits until results lie ready: `num_results`, or as many as the window holds.
+
+        Returns:
+            Whether they do; False if the time was up, or `stop` was called meanwhile.
+        """
+        wanted = min(num_results, self._window_size)
+        with self._changed:
+            era = self._era
+            self._start_readers()
+            self._changed.wait_for(
+                lambda: self._era != era or self._num_done >= wanted, timeout=timeout_seconds
+            )
+            return self._num_done >= wanted
+
     def stop(self, *, wait: bool = True) -> None:
         """Ends all readers after the tasks that they are at.
 
@@ -222,6 +237,10 @@ class Prefetcher(Generic[R]):
                 self._window.append(slot)
             self._changed.notify_all()
         return slot
+
+    @property
+    def _num_done(self) -> int:
+        return sum(slot.is_done for slot in self._window)
 
     @property
     def _is_full(self) -> bool:

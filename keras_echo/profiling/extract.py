@@ -60,6 +60,7 @@ def extract(space: Any) -> Spans:
         hardware=_hardware(devices),
         steps=steps,
         marked=line is not None,
+        ready_steps=_ready_steps(host, line),
         waits=waits,
         sees_waits=fetch is not None,
         reads=reads,
@@ -132,6 +133,11 @@ def _marked_steps(host: Plane) -> Marked | tuple[None, Array]:
         if line is not None and len(steps):
             return line, steps
     return None, no_spans()
+
+
+def _ready_steps(host: Plane, step_line: Any) -> Array:
+    ids = host.ids(lambda name: name == names.READY_STEP)
+    return no_spans() if step_line is None else host.spans(step_line, ids)
 
 
 def _waits(host: Plane, step_line: Any) -> tuple[Array, str | None]:

@@ -9,7 +9,13 @@ WAIT = "keras_echo.wait"
 """The thread that asks for a batch waits until it has one."""
 
 STEP = "keras_echo.step"
-"""One call of the train function, from batch end to batch end. Stats: `STEP_NUM`, `ROOT`."""
+"""One call of the train function, from one batch to the next. Stats: `STEP_NUM`, `ROOT`."""
+
+READY_STEP = "keras_echo.ready_step"
+"""One call of the train function, apart from the steps, for which batches had been put aside."""
+
+FILL = "keras_echo.fill"
+"""The training thread waits until batches are put aside for the steps that follow."""
 
 READERS = "readers"
 """Stat of `READ`: how many reads can run at the same time."""

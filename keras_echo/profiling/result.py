@@ -104,12 +104,13 @@ def from_counters(
     reads: int,
     read_seconds: float,
     num_readers: int,
+    downstream_seconds: float | None = None,
     backend: str = "unknown",
 ) -> StepBreakdown:
     """Works out the same from what the dataset counted, where no trace is to be had.
 
-    The step's own time is taken as what is left of the wall clock after the wait, which is right
-    where the training thread runs in step with the device.
+    Where it isn't known otherwise, the step's own time is taken as what is left of the wall clock
+    after the wait, which is right where the training thread runs in step with the device.
 
     Args:
         steps: Optimizer steps in the window.
@@ -118,6 +119,7 @@ def from_counters(
         reads: Upstream reads that ended in the window.
         read_seconds: How long they took, in total.
         num_readers: How many reads can run at the same time.
+        downstream_seconds: What an optimizer step took for which batches had been put aside.
         backend: The Keras backend.
 
     Returns:
@@ -126,7 +128,7 @@ def from_counters(
     steps = max(steps, 0)
     step = seconds / steps if steps else math.nan
     wait = min(max(wait_seconds, 0.0), seconds) / steps if steps else math.nan
-    down = step - wait
+    down = step - wait if downstream_seconds is None else downstream_seconds
     up = read_seconds / reads / max(num_readers, 1) if reads else math.nan
     ratio = up / down if down > 0 else math.nan
     missing = tuple(

@@ -161,6 +161,7 @@ class TorchSession:
 
     def __init__(self) -> None:
         import torch
+        import torch.autograd.profiler
         import torch.profiler
 
         self._torch: Any = torch
@@ -173,16 +174,18 @@ class TorchSession:
         # is this private name. Where it's gone, the risk is taken.
         if getattr(self._torch.autograd.profiler, "_is_profiler_enabled", False):
             raise busy(self.backend)
-        kinds = self._torch.profiler.ProfilerActivity
-        activities = [kinds.CPU]
-        if self._torch.cuda.is_available():
-            activities.append(kinds.CUDA)
         config = getattr(self._torch.profiler, "_ExperimentalConfig", None)
         options = {"experimental_config": config(profile_all_threads=True)} if config else {}
         self._directory = directory
-        self._profile = self._torch.profiler.profile(activities=activities, **options)
+        # What torch.profiler.profile stands on; that one imports torch's compiler at its first
+        # start, which takes more than a second in the midst of training.
+        self._profile = self._torch.autograd.profiler.profile(
+            use_kineto=True,
+            use_device="cuda" if self._torch.cuda.is_available() else None,
+            **options,
+        )
         try:
-            self._profile.start()
+            self._profile.__enter__()
         except RuntimeError as error:
             raise ProfilerError(_failed(self.backend, error)) from error
 
@@ -190,7 +193,7 @@ class TorchSession:
         """Stops, converts and writes."""
         profile, self._profile = self._profile, None
         try:
-            profile.stop()
+            profile.__exit__(None, None, None)
             handle, exported = tempfile.mkstemp(dir=self._directory, suffix=".json")
             os.close(handle)
             profile.export_chrome_trace(exported)
@@ -206,7 +209,7 @@ class TorchSession:
         profile, self._profile = self._profile, None
         if profile is not None:
             with contextlib.suppress(RuntimeError, AssertionError):
-                profile.stop()
+                profile.__exit__(None, None, None)
 
     def span(self, name: str, stats: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a span; its clock starts when it is entered."""

@@ -30,11 +30,10 @@ class Tracer:
     is open. All else is called on the training thread::
 
         tracer.start("logs")
-        tracer.step(10)           # at the end of batch 9
-        ...                       # batch 10 is fetched and trained on
-        tracer.step(11)           # at the end of batch 10
-        ...
-        path = tracer.stop()      # at the end of batch 11
+        for number in range(10, 20):
+            with tracer.step(number):
+                ...  # a batch is fetched, and trained on
+        path = tracer.stop()
 
     Args:
         backend: "tensorflow", "jax" or "torch"; default: the Keras backend. Nothing of it is
@@ -48,7 +47,6 @@ class Tracer:
         self._lock = threading.Lock()
         self._logdir = Path()
         self._scratch: Path | None = None
-        self._step: AbstractContextManager[Any] | None = None
         self._clocks = (0, 0.0)
 
     @property
@@ -87,23 +85,13 @@ class Tracer:
             self._clocks = (time.time_ns(), time.perf_counter())
             self._active = True
 
-    def step(self, number: int) -> None:
-        """Ends the step that is open, and begins the next one.
+    def step(self, number: int) -> AbstractContextManager[Any]:
+        """Returns a context manager that records a training step, from one batch to the next.
 
         Args:
-            number: The number of the step that begins.
+            number: The step's number.
         """
-        self.end_step()
-        if self._active and self._session is not None:
-            stats = {names.STEP_NUM: number, names.ROOT: 1}
-            self._step = self._session.span(names.STEP, stats)
-            self._step.__enter__()
-
-    def end_step(self) -> None:
-        """Ends the step that is open, if one is."""
-        step, self._step = self._step, None
-        if step is not None:
-            step.__exit__(None, None, None)
+        return self.annotate(names.STEP, **{names.STEP_NUM: number, names.ROOT: 1})
 
     def annotate(self, name: str, **stats: int | str) -> AbstractContextManager[Any]:
         """Returns a context manager that records a span on the thread that enters it.
@@ -154,7 +142,6 @@ class Tracer:
             if not self._active or self._session is None or self._scratch is None:
                 remedy = "Call start first"
                 raise ProfilerError(expected("The window", "be open", "no open window", remedy))
-            self.end_step()
             self._active = False
             try:
                 self._session.stop()
@@ -174,7 +161,6 @@ class Tracer:
     def discard(self) -> None:
         """Closes the window, if one is open, and forgets what was recorded."""
         with self._lock:
-            self.end_step()
             if self._active and self._session is not None:
                 self._active = False
                 self._session.abandon()

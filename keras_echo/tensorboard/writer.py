@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import threading
 import time
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2 as custom_scalar
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_echo._messages import expected
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 _FILE_VERSION = "brain.Event:2"
@@ -75,13 +79,33 @@ class EventWriter:
         """
         metadata = text_metadata.create_summary_metadata(display_name=None, description=None)
         metadata.data_class = summary_pb2.DATA_CLASS_TENSOR
-        tensor = tensor_pb2.TensorProto(
-            dtype=types_pb2.DT_STRING,
-            tensor_shape=tensor_shape_pb2.TensorShapeProto(),
-            string_val=[text.encode()],
+        self._value(_bytes_value(tag, metadata, text.encode()), step, wall_time)
+
+    def layout(self, category: str, charts: Mapping[str, Sequence[str]]) -> None:
+        """Writes how TensorBoard's Custom Scalars tab puts curves together.
+
+        Args:
+            category: The heading above the charts.
+            charts: Titles and the tags of the curves in each.
+        """
+        multiline = custom_scalar.MultilineChartContent
+        layout = custom_scalar.Layout(
+            category=[
+                custom_scalar.Category(
+                    title=category,
+                    chart=[
+                        # Tags are regular expressions there.
+                        custom_scalar.Chart(
+                            title=title, multiline=multiline(tag=[*map(_exactly, tags)])
+                        )
+                        for title, tags in charts.items()
+                    ],
+                )
+            ]
         )
-        value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
-        self._value(value, step, wall_time)
+        metadata = custom_scalar_metadata.create_summary_metadata()
+        tag = custom_scalar_metadata.CONFIG_SUMMARY_TAG
+        self._value(_bytes_value(tag, metadata, layout.SerializeToString()), 0, None)
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""
@@ -130,3 +154,18 @@ class EventWriter:
                     "Write before `close()`, or make a new EventWriter",
                 )
             )
+
+
+def _bytes_value(
+    tag: str, metadata: summary_pb2.SummaryMetadata, content: bytes
+) -> summary_pb2.Summary.Value:
+    tensor = tensor_pb2.TensorProto(
+        dtype=types_pb2.DT_STRING,
+        tensor_shape=tensor_shape_pb2.TensorShapeProto(),
+        string_val=[content],
+    )
+    return summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+
+
+def _exactly(tag: str) -> str:
+    return f"^{re.escape(tag)}$"

@@ -1,0 +1,301 @@
+"""`DataEchoCallback`: the only place that touches training."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+
+from keras_echo import journal
+from keras_echo._messages import expected
+from keras_echo.arguments import check_count
+from keras_echo.dataset import EchoingPyDataset
+from keras_echo.factor import EchoFactor, check_factor
+from keras_echo.profiling.breakdown import STARVED
+from keras_echo.profiling.tracer import Tracer
+from keras_echo.schedule import FEWEST_CALLS, Schedule
+from keras_echo.tensorboard.decisions import DecisionLog
+from keras_echo.tuner import EchoDecision, decide
+from keras_echo.window import Measurement, Window
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator
+
+    from keras_echo.probe import Probe
+    from keras_echo.profiling.result import StepBreakdown
+
+    Logs = dict[str, Any] | None
+
+_TRACES_KEPT = 5
+
+# By thread: the callbacks whose windows may be open. A process has one profiler session.
+_recording: weakref.WeakValueDictionary[int, DataEchoCallback] = weakref.WeakValueDictionary()
+
+
+class DataEchoCallback(keras.callbacks.Callback):
+    """Measures R = t_upstream / t_downstream during `fit()` and sets the echoing factor to it.
+
+    Every so often a few steps are recorded with the backend's own profiler. What the trace says of
+    reading and of training decides on the factor; see `keras_echo.tuner`. The traces stay in
+    `log_dir`, where TensorBoard's Profile tab shows them, the last five of them. Where no trace
+    can be had, the dataset's own counters serve, and the decision says so. Between windows the
+    callback costs a comparison per step, and never waits for the device.
+
+    The logs of each epoch get `echo_factor` and `echo_ratio`, so that `History` and callbacks
+    behind this one in the list have them.
+
+    Args:
+        dataset_or_factor: The `EchoingPyDataset` that is trained on, or the `EchoFactor` of a
+            pipeline with `keras_echo.echo`.
+        log_dir: A TensorBoard log directory; default: none, and no trace is kept.
+        min_factor: The least factor.
+        max_factor: The most. A higher one is of little use where copies are alike.
+        profile_steps: Optimizer steps in a window.
+        profile_freq: `"epoch"`, or the optimizer steps from one window to the next. Windows that
+            would take more than 0.5 % of the time are left out while training doesn't starve.
+        warmup_steps: Optimizer steps before the first window, for compilation and for filling
+            the pipeline.
+        adapt: False to measure and report only.
+        verbose: 1 for a line per decision, 0 for none.
+
+    Attributes:
+        decisions: What was decided so far, a list of `EchoDecision`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a wrong value.
+
+    Example:
+        >>> dataset = keras_echo.EchoingPyDataset(source)
+        >>> model.fit(dataset, callbacks=[keras_echo.DataEchoCallback(dataset, "logs")])
+    """
+
+    def __init__(
+        self,
+        dataset_or_factor: EchoingPyDataset | EchoFactor,
+        log_dir: str | os.PathLike[str] | None = None,
+        *,
+        min_factor: float = 1.0,
+        max_factor: float = 8.0,
+        profile_steps: int = 10,
+        profile_freq: int | Literal["epoch"] = "epoch",
+        warmup_steps: int = 10,
+        adapt: bool = True,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__()
+        self.decisions: list[EchoDecision] = []
+        self._min_factor = check_factor("min_factor", min_factor)
+        self._max_factor = check_factor("max_factor", max_factor)
+        if max_factor < min_factor:
+            raise ValueError(
+                expected(
+                    "max_factor", f"be at least min_factor {min_factor}", max_factor, "Raise it"
+                )
+            )
+        check_count("profile_steps", profile_steps, FEWEST_CALLS)
+        check_count("warmup_steps", warmup_steps, 0)
+        if profile_freq != "epoch":
+            check_count("profile_freq", profile_freq, 1)
+        if isinstance(dataset_or_factor, EchoingPyDataset):
+            self._probe: Probe | None = dataset_or_factor.probe()
+            self._factor = self._probe.factor
+        elif isinstance(dataset_or_factor, EchoFactor):
+            self._probe = None
+            self._factor = dataset_or_factor
+        else:
+            raise TypeError(
+                expected(
+                    "dataset_or_factor",
+                    "be an EchoingPyDataset or an EchoFactor",
+                    dataset_or_factor,
+                    "Wrap the data in keras_echo.EchoingPyDataset",
+                )
+            )
+        self._adapt = adapt
+        self._verbose = verbose
+        self._log_dir = None if log_dir is None else Path(log_dir)
+        self._tracer = Tracer()
+        self._schedule = Schedule(
+            warmup_steps, profile_steps, None if profile_freq == "epoch" else int(profile_freq)
+        )
+        self._log: DecisionLog | None = None
+        self._is_logging = self._log_dir is not None
+        self._traces: deque[Path] = deque()
+        self._history: list[StepBreakdown] = []
+        self._problems: set[str] = set()
+        self._window: Generator[None, None, Measurement] | None = None
+        self._epoch = 0
+        self._first_step = 0  # of the epoch, counted over all calls of fit()
+        self._last_batch = -1
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Keras calls this."""
+        # One that an exception or Ctrl-C left open would keep every profiler from starting.
+        if left_open := _recording.pop(threading.get_ident(), None):
+            left_open.abandon()
+        if self._log_dir is None:
+            self._log_dir = Path(tempfile.mkdtemp(prefix="keras_echo-"))
+            weakref.finalize(self, shutil.rmtree, self._log_dir, ignore_errors=True)
+        self._history.clear()
+        self._schedule.begin_fit(self._first_step)
+        self._begun_seconds = time.perf_counter()
+        self._begin_stretch()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Keras calls this."""
+        self._epoch = epoch
+        self._last_batch = -1
+        self._schedule.begin_epoch(self._first_step, self.params.get("steps") or math.inf)
+
+    # Not `on_train_batch_end`: for a callback that has one, Keras waits for the device at every
+    # step to hand it the logs (keras/src/callbacks/callback_list.py). From one begin to the next
+    # lie one fetch and one step on every backend.
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Keras calls this."""
+        self._last_batch = batch
+        if self._window is not None:
+            self._advance(self._window)
+        elif self._first_step + batch >= self._schedule.next_step:
+            self._open(self._first_step + batch)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """Keras calls this."""
+        self.abandon()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Keras calls this."""
+        self.abandon()
+        if self._last_batch >= 0:
+            calls_end = self._last_batch + self.model.steps_per_execution
+            self._first_step += min(calls_end, self.params.get("steps") or calls_end)
+        if logs is not None:
+            logs["echo_factor"] = self._factor.value
+            logs["echo_ratio"] = self._history[-1].ratio if self._history else math.nan
+        stats = self._probe.stats() if self._probe else None
+        self._write(lambda log: log.progress(self._first_step, self._factor.value, stats))
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Keras calls this."""
+        self.abandon()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def report(self) -> str:
+        """What was measured and decided, as a short text."""
+        return journal.report(self.decisions)
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws R and the factor over the optimizer steps into a PNG file; needs matplotlib."""
+        journal.plot(self.decisions, path)
+
+    def abandon(self) -> None:
+        """Closes the window that is open, if one is, and forgets it."""
+        window, self._window = self._window, None
+        if window is not None:
+            window.close()
+
+    def _open(self, step: int) -> None:
+        steps_per_call = int(self.model.steps_per_execution)
+        running_seconds = time.perf_counter() - self._begun_seconds
+        num_calls = self._schedule.num_calls(
+            step, steps_per_call, running_seconds, self._is_starving()
+        )
+        self._begin_stretch()
+        if not num_calls:
+            return
+        _recording[threading.get_ident()] = self
+        self._window = Window(
+            self._tracer,
+            self._log_dir or Path(),
+            self._probe,
+            self._factor,
+            self._synchronize,
+            step,
+            num_calls,
+            steps_per_call,
+        ).record()
+        self._advance(self._window)
+
+    def _advance(self, window: Generator[None, None, Measurement]) -> None:
+        started = time.perf_counter()
+        try:
+            next(window)
+        except StopIteration as done:
+            self._window = None
+            self._decide(done.value)
+            self._begin_stretch()
+            self._schedule.spent(time.perf_counter() - started)
+
+    def _decide(self, measured: Measurement) -> None:
+        breakdown, problem = measured
+        self._history.append(breakdown)
+        previous = self._factor.value
+        factor, reason = decide(
+            self._history, previous, min_factor=self._min_factor, max_factor=self._max_factor
+        )
+        if problem is not None:
+            # Once in full.
+            reason += (
+                " (from counters)" if problem in self._problems else f". From counters: {problem}"
+            )
+            self._problems.add(problem)
+        if not self._adapt:
+            factor, reason = previous, f"{reason}; adapt=False"
+        self._factor.value = factor
+        decision = EchoDecision(
+            self._first_step + self._last_batch, breakdown, factor, previous, reason
+        )
+        self.decisions.append(decision)
+        if self._verbose:
+            print(f"\nEpoch {self._epoch + 1}: {journal.line(decision)}")
+        self._write(lambda log: log.decision(decision))
+        if breakdown.path is not None:
+            self._keep(Path(breakdown.path).parent)
+
+    def _keep(self, trace: Path) -> None:
+        self._traces.append(trace)
+        if len(self._traces) > _TRACES_KEPT:
+            shutil.rmtree(self._traces.popleft(), ignore_errors=True)
+
+    def _write(self, write: Callable[[DecisionLog], None]) -> None:
+        if not self._is_logging or self._log_dir is None:
+            return
+        try:
+            if self._log is None:
+                self._log = DecisionLog(self._log_dir)
+            write(self._log)
+        except OSError as error:
+            self._is_logging = False
+            message = expected(
+                "log_dir", "take TensorBoard's curves", error, "Training goes on without them"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    def _synchronize(self) -> None:
+        # The smallest weight: TensorFlow has no other way to wait for it than to fetch it.
+        weights = self.model.trainable_variables
+        if weights:
+            smallest = min(weights, key=lambda weight: math.prod(weight.shape))
+            self._tracer.synchronize(smallest.value)
+
+    def _begin_stretch(self) -> None:
+        self._stretch = time.perf_counter(), self._waited_seconds()
+
+    def _is_starving(self) -> bool:
+        began, waited = self._stretch
+        return self._waited_seconds() - waited >= STARVED * (time.perf_counter() - began)
+
+    def _waited_seconds(self) -> float:
+        return self._probe.stats().wait_seconds if self._probe else 0.0

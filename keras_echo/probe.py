@@ -1,0 +1,72 @@
+"""`Probe`: a dataset's side of a profiled window."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from keras_echo.factor import EchoFactor
+    from keras_echo.meter import Meter
+    from keras_echo.stats import EchoStats
+
+    Mark = Callable[[], AbstractContextManager[Any]]
+
+
+class Probe:
+    """Lets a profiler mark what a dataset does, and asks it for what no profiler sees.
+
+    Args:
+        factor: The dataset's echoing factor.
+        meter: Its meter.
+        num_readers: How many reads can run at the same time.
+        fill: Waits until so many fresh batches lie ready, at most so many seconds; returns
+            whether they do.
+        stats: Returns the dataset's counts so far.
+    """
+
+    def __init__(
+        self,
+        factor: EchoFactor,
+        meter: Meter,
+        *,
+        num_readers: int,
+        fill: Callable[[int, float], bool],
+        stats: Callable[[], EchoStats],
+    ) -> None:
+        self.factor = factor
+        self._meter = meter
+        self.num_readers = num_readers
+        self.fill = fill
+        self.stats = stats
+
+    @contextmanager
+    def marking(self, read: Mark, wait: Mark) -> Iterator[None]:
+        """Has every read and every wait for a batch done inside of a context of its own.
+
+        Args:
+            read: Makes the context of a read; called on the thread that reads or, where a process
+                does, on the one that waits for it.
+            wait: Makes the context of a wait; called on the thread that asks for a batch.
+        """
+        self._meter.mark_read, self._meter.mark_wait = read, wait
+        try:
+            yield
+        finally:
+            self._meter.mark_read = self._meter.mark_wait = nullcontext
+
+    def reads_since(self, clock_seconds: float) -> list[tuple[float, float]]:
+        """Reads that ended since, and as many before as there can be in flight, twice.
+
+        Args:
+            clock_seconds: A time by `time.perf_counter`.
+
+        Returns:
+            Pairs of a start by the same clock and seconds, by their end.
+        """
+        reads = self._meter.recent_reads()
+        num_before = sum(start + seconds < clock_seconds for start, seconds in reads)
+        return reads[max(0, num_before - 2 * self.num_readers) :]
