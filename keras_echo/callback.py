@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import threading
 import time
-import warnings
 import weakref
-from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -20,23 +15,21 @@ from keras_echo._messages import expected
 from keras_echo.arguments import check_count
 from keras_echo.dataset import EchoingPyDataset
 from keras_echo.factor import EchoFactor, check_factor
+from keras_echo.logbook import Logbook
 from keras_echo.profiling.breakdown import STARVED
 from keras_echo.profiling.tracer import Tracer
 from keras_echo.schedule import FEWEST_CALLS, Schedule
-from keras_echo.tensorboard.decisions import DecisionLog
 from keras_echo.tuner import EchoDecision, decide
 from keras_echo.window import Measurement, Window
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from keras_echo.probe import Probe
     from keras_echo.profiling.result import StepBreakdown
 
     Logs = dict[str, Any] | None
-
-_TRACES_KEPT = 5
 
 # By thread: the callbacks whose windows may be open. A process has one profiler session.
 _recording: weakref.WeakValueDictionary[int, DataEchoCallback] = weakref.WeakValueDictionary()
@@ -124,14 +117,11 @@ class DataEchoCallback(keras.callbacks.Callback):
             )
         self._adapt = adapt
         self._verbose = verbose
-        self._log_dir = None if log_dir is None else Path(log_dir)
+        self._logbook = Logbook(log_dir)
         self._tracer = Tracer()
         self._schedule = Schedule(
             warmup_steps, profile_steps, None if profile_freq == "epoch" else int(profile_freq)
         )
-        self._log: DecisionLog | None = None
-        self._is_logging = self._log_dir is not None
-        self._traces: deque[Path] = deque()
         self._history: list[StepBreakdown] = []
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
@@ -144,9 +134,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         # One that an exception or Ctrl-C left open would keep every profiler from starting.
         if left_open := _recording.pop(threading.get_ident(), None):
             left_open.abandon()
-        if self._log_dir is None:
-            self._log_dir = Path(tempfile.mkdtemp(prefix="keras_echo-"))
-            weakref.finalize(self, shutil.rmtree, self._log_dir, ignore_errors=True)
+        self._end_epoch()  # where the last fit() broke off
         self._history.clear()
         self._schedule.begin_fit(self._first_step)
         self._begun_seconds = time.perf_counter()
@@ -155,7 +143,6 @@ class DataEchoCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
         self._epoch = epoch
-        self._last_batch = -1
         self._schedule.begin_epoch(self._first_step, self.params.get("steps") or math.inf)
 
     # Not `on_train_batch_end`: for a callback that has one, Keras waits for the device at every
@@ -175,22 +162,17 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
-        self.abandon()
-        if self._last_batch >= 0:
-            calls_end = self._last_batch + self.model.steps_per_execution
-            self._first_step += min(calls_end, self.params.get("steps") or calls_end)
+        self._end_epoch()
         if logs is not None:
             logs["echo_factor"] = self._factor.value
             logs["echo_ratio"] = self._history[-1].ratio if self._history else math.nan
         stats = self._probe.stats() if self._probe else None
-        self._write(lambda log: log.progress(self._first_step, self._factor.value, stats))
+        self._logbook.progress(self._first_step, self._factor.value, stats)
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Keras calls this."""
         self.abandon()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._logbook.close()
 
     def report(self) -> str:
         """What was measured and decided, as a short text."""
@@ -206,6 +188,13 @@ class DataEchoCallback(keras.callbacks.Callback):
         if window is not None:
             window.close()
 
+    def _end_epoch(self) -> None:
+        self.abandon()
+        if self._last_batch >= 0:
+            calls_end = self._last_batch + self.model.steps_per_execution
+            self._first_step += min(calls_end, self.params.get("steps") or calls_end)
+            self._last_batch = -1
+
     def _open(self, step: int) -> None:
         steps_per_call = int(self.model.steps_per_execution)
         running_seconds = time.perf_counter() - self._begun_seconds
@@ -218,7 +207,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         _recording[threading.get_ident()] = self
         self._window = Window(
             self._tracer,
-            self._log_dir or Path(),
+            self._logbook.directory,
             self._probe,
             self._factor,
             self._synchronize,
@@ -260,28 +249,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self.decisions.append(decision)
         if self._verbose:
             print(f"\nEpoch {self._epoch + 1}: {journal.line(decision)}")
-        self._write(lambda log: log.decision(decision))
-        if breakdown.path is not None:
-            self._keep(Path(breakdown.path).parent)
-
-    def _keep(self, trace: Path) -> None:
-        self._traces.append(trace)
-        if len(self._traces) > _TRACES_KEPT:
-            shutil.rmtree(self._traces.popleft(), ignore_errors=True)
-
-    def _write(self, write: Callable[[DecisionLog], None]) -> None:
-        if not self._is_logging or self._log_dir is None:
-            return
-        try:
-            if self._log is None:
-                self._log = DecisionLog(self._log_dir)
-            write(self._log)
-        except OSError as error:
-            self._is_logging = False
-            message = expected(
-                "log_dir", "take TensorBoard's curves", error, "Training goes on without them"
-            )
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._logbook.decision(decision)
 
     def _synchronize(self) -> None:
         # The smallest weight: TensorFlow has no other way to wait for it than to fetch it.

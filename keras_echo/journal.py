@@ -28,7 +28,7 @@ def report(decisions: Sequence[EchoDecision]) -> str:
         return (
             "No decision yet: fit() has not reached the first window, or its epochs are too short."
         )
-    head = f"{'step':>8}  {'R':>6}  {'factor':>6}  {'upstream':>10}  {'step time':>10}  {'wait':>5}  from"
+    head = "    step       R  factor    upstream   step time   wait  from"
     rows = [
         f"{d.step:8}  {d.breakdown.ratio:6.2f}  {d.factor:6.2f}  "
         f"{1e3 * d.breakdown.upstream_seconds:7.2f} ms  "

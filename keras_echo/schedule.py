@@ -68,21 +68,17 @@ class Schedule:
         Returns:
             How many calls it is to have; 0 for no window.
         """
-        # One call more must follow in the epoch: where it begins is where the window's last ends.
-        left = (
-            max(0, math.ceil((self._epoch_end - step) / steps_per_call) - 1)
-            if math.isfinite(self._epoch_end)
-            else math.inf
-        )
         wanted = max(FEWEST_CALLS, math.ceil(self._profile_steps / steps_per_call))
-        affordable = self._is_first or starving or self._spent_seconds <= BUDGET * seconds
-        self.next_step = math.inf
-        if self._profile_freq is not None:
-            self.next_step = step + self._profile_freq if left >= FEWEST_CALLS else self._epoch_end
-        if not affordable or left < FEWEST_CALLS:
+        # One call more must follow in the epoch: where it begins is where the window's last ends.
+        possible = min(wanted, (self._epoch_end - step - 1) // steps_per_call)
+        if possible < FEWEST_CALLS:
+            self.next_step = self._epoch_end
+            return 0
+        self.next_step = math.inf if self._profile_freq is None else step + self._profile_freq
+        if not (self._is_first or starving or self._spent_seconds <= BUDGET * seconds):
             return 0
         self._is_first = False
-        return int(min(wanted, left))
+        return int(possible)
 
     def spent(self, seconds: float) -> None:
         """A window took so long of the training thread, apart from the steps."""

@@ -2,8 +2,9 @@
 
 The factor follows R (arXiv 1907.05550, section 4: up to e = R the extra steps are free):
 
-- R is the median of the last three windows, so that one window that was disturbed changes nothing
-  for long, and two windows that agree do.
+- R is the median of the last three windows, so that one window that was disturbed changes nothing,
+  and two that agree do. Before there are three it is the latest: a window sees the more of a step
+  the less training starves in it.
 - A change of less than `DEAD_BAND` isn't made: windows differ by that much on a machine that does
   nothing else.
 - Where a window only tells a bound, the factor goes to a lower bound above it at once. Where R is
@@ -84,7 +85,9 @@ def decide(
         seen = f"R is at least {ratio:.2f}"
         ratio = max(ratio, factor)
     else:
-        ratio = statistics.median(b.ratio for b in breakdowns[-NUM_WINDOWS:] if b.bound == "exact")
+        last = breakdowns[-NUM_WINDOWS:]
+        exact = [b.ratio for b in last if b.bound == "exact" and math.isfinite(b.ratio)]
+        ratio = statistics.median(exact) if len(exact) == NUM_WINDOWS else ratio
         seen = f"R = {ratio:.2f}"
     wanted = min(max(ratio, min_factor), max_factor)
     if ratio > max_factor:

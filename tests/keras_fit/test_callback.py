@@ -1,0 +1,326 @@
+"""DataEchoCallback in real fits, on the backend of this process (KERAS_BACKEND)."""
+
+import math
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+import keras_echo
+from keras_echo import DataEchoCallback, EchoingPyDataset
+from keras_echo.profiling.tracer import Tracer
+
+BACKEND = keras.backend.backend()
+
+
+class Slow(keras.utils.PyDataset):
+    """Sleeps in each read; much longer than a step of the model takes, or not at all."""
+
+    def __init__(self, seconds, length=1000):
+        super().__init__()
+        self.seconds, self.length = seconds, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return np.full((8, 4), index, "float32"), np.zeros((8, 1), "float32")
+
+
+def model(**options):
+    made = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(1)])
+    made.compile("sgd", "mse", **options)
+    return made
+
+
+def dataset(seconds=0.02, steps=24, **options):
+    return EchoingPyDataset(Slow(seconds), steps_per_epoch=steps, **options)
+
+
+def profiles(logdir):
+    return sorted(logdir.glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_it_finds_that_training_waits_and_echoes(tmp_path, capsys):
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path, max_factor=3.0)
+        history = model().fit(data, epochs=2, verbose=0, callbacks=[callback])
+        assert data.echo_factor == 3.0
+    first = callback.decisions[0]
+    assert first.step == 20  # within warm-up and one window
+    assert (first.previous_factor, first.factor) == (1.0, 3.0)
+    assert first.breakdown.origin == "trace"
+    assert first.breakdown.complete
+    assert first.breakdown.ratio > 3
+    # All steps, or those before the pause, if what was read during compilation is used up there.
+    assert first.breakdown.steps in (3, 10)
+    assert first.breakdown.wait_fraction > 0.3
+    assert profiles(tmp_path)
+    assert history.history["echo_factor"] == [3.0, 3.0]
+    assert history.history["echo_ratio"][0] == first.breakdown.ratio
+    printed = capsys.readouterr().out
+    assert "\nEpoch 1: DataEchoCallback raises echo_factor from 1 to 3. R = " in printed
+    assert "above max_factor 3: training waits" in printed
+    assert callback.report().splitlines()[1].split()[0] == "20"
+
+
+def test_training_that_does_not_wait_is_left_alone(tmp_path):
+    class Busy(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            time.sleep(0.01)
+
+    with dataset(seconds=0.001) as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        model().fit(data, epochs=3, verbose=0, callbacks=[Busy(), callback])
+        assert data.echo_factor == 1.0
+    assert [decision.factor for decision in callback.decisions][:1] == [1.0]
+    assert callback.decisions[0].breakdown.steps == 10
+
+
+def test_it_measures_only_where_it_may_not_adapt(tmp_path):
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path, adapt=False, verbose=0)
+        model().fit(data, verbose=0, callbacks=[callback])
+        assert data.echo_factor == 1.0
+    assert callback.decisions[0].breakdown.recommended_factor > 1
+    assert callback.decisions[0].reason.endswith("adapt=False")
+
+
+def test_tensorboard_shows_what_was_decided(tmp_path):
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        model().fit(data, epochs=2, verbose=0, callbacks=[callback])
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    tags = events.Tags()
+    names = ("factor", "ratio", "upstream_ms", "downstream_ms", "wait_fraction", "fresh_fraction")
+    assert {f"keras_echo/{name}" for name in (*names, "passes")} <= set(tags["scalars"])
+    assert {"keras_echo/decision/text_summary", "custom_scalars__config__"} & set(tags["tensors"])
+    factors = [event.value for event in events.Scalars("keras_echo/factor")]
+    assert factors[-1] == pytest.approx(data.echo_factor, rel=1e-6)
+
+
+def test_no_more_than_a_handful_of_traces_stay(tmp_path):
+    with dataset(steps=8) as data:
+        callback = DataEchoCallback(
+            data, tmp_path, max_factor=1.0, warmup_steps=0, profile_steps=3, verbose=0
+        )
+        model().fit(data, epochs=10, verbose=0, callbacks=[callback])
+    assert len(callback.decisions) >= 6
+    assert len(profiles(tmp_path)) == 5
+
+
+def test_without_a_log_directory_nothing_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with dataset() as data:
+        callback = DataEchoCallback(data, verbose=0)
+        model().fit(data, verbose=0, callbacks=[callback])
+    assert callback.decisions[0].breakdown.origin == "trace"
+    assert not list(tmp_path.rglob("*tfevents*"))
+    del callback
+    assert not list(tmp_path.iterdir())
+
+
+def test_counters_serve_while_somebody_else_profiles(tmp_path, capsys):
+    other = Tracer()
+    other.start(tmp_path / "other")
+    try:
+        with dataset() as data:
+            callback = DataEchoCallback(data, tmp_path)
+            model().fit(data, epochs=2, verbose=0, callbacks=[callback])
+            assert data.echo_factor > 1
+    finally:
+        other.discard()
+    assert {decision.breakdown.origin for decision in callback.decisions} == {"counters"}
+    assert f"From counters: The {BACKEND} profiler must be free" in callback.decisions[0].reason
+    assert callback.decisions[1].reason.endswith("(from counters)")
+    assert capsys.readouterr().out.count("must be free") == 1
+
+
+def test_a_log_directory_that_cannot_be_written_to_ends_no_training(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with dataset() as data:
+        callback = DataEchoCallback(data, blocked / "logs", verbose=0)
+        with pytest.warns(RuntimeWarning, match="must take TensorBoard's curves") as caught:
+            model().fit(data, epochs=2, verbose=0, callbacks=[callback])
+        assert data.echo_factor > 1
+    assert sum("log_dir" in str(warning.message) for warning in caught) == 1
+    assert callback.decisions[0].breakdown.origin == "counters"
+    assert "must take a trace" in callback.decisions[0].reason
+
+
+class Interrupt(keras.callbacks.Callback):
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.batch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["same callback", "another callback"])
+def test_interrupted_in_a_window_the_next_fit_profiles_again(tmp_path, is_same):
+    trained = model()
+    with dataset() as data:
+        interrupted = DataEchoCallback(data, tmp_path, verbose=0)
+        with pytest.raises(KeyboardInterrupt):
+            trained.fit(data, verbose=0, callbacks=[interrupted, Interrupt(14)])
+        callback = interrupted if is_same else DataEchoCallback(data, tmp_path, verbose=0)
+        trained.fit(data, verbose=0, callbacks=[callback])
+    assert [decision.breakdown.origin for decision in callback.decisions] == ["trace"]
+    assert len(profiles(tmp_path)) == 1
+    assert not list(tmp_path.glob(".window-*"))
+
+
+def test_steps_go_on_over_several_fits(tmp_path):
+    trained = model()
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        for _ in range(2):
+            trained.fit(data, verbose=0, callbacks=[callback])
+    assert [decision.step for decision in callback.decisions] == [20, 44]
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution on PyTorch")
+def test_several_steps_per_execution(tmp_path):
+    with dataset(steps=64) as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        model(steps_per_execution=4).fit(data, verbose=0, callbacks=[callback])
+    (decision,) = callback.decisions
+    assert decision.breakdown.origin == "trace"
+    assert decision.factor > 1
+    assert decision.step == 24  # three calls from step 12 on
+    assert decision.breakdown.steps == 12
+
+
+def test_running_eagerly(tmp_path):
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        model(run_eagerly=True).fit(data, verbose=0, callbacks=[callback])
+        assert data.echo_factor > 1
+    assert callback.decisions[0].breakdown.origin == "trace"
+
+
+def test_beside_other_callbacks_and_validation(tmp_path):
+    csv = tmp_path / "log.csv"
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path / "logs", verbose=0)
+        others = [
+            keras.callbacks.TensorBoard(
+                tmp_path / "logs", profile_batch=(12, 14) if BACKEND == "tensorflow" else 0
+            ),
+            keras.callbacks.ModelCheckpoint(tmp_path / "model.keras", save_freq=15),
+            keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+            keras.callbacks.EarlyStopping(patience=10),
+            keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1)),
+            keras.callbacks.CSVLogger(csv),
+        ]
+        validation = np.zeros((8, 4), "float32"), np.zeros((8, 1), "float32")
+        model().fit(
+            data, epochs=2, verbose=0, validation_data=validation, callbacks=[callback, *others]
+        )
+        assert data.echo_factor > 1
+    # Keras's profiler comes second: it logs that and goes on.
+    assert callback.decisions[0].breakdown.origin == "trace"
+    assert "echo_factor,echo_ratio" in csv.read_text().splitlines()[0]
+
+
+def test_keras_does_not_wait_for_the_device_on_its_behalf():
+    """Where Keras can, it converts the logs of a step on another thread, unless a callback minds."""
+
+    class Loss:
+        def __float__(self):
+            threads.append(threading.current_thread() is threading.main_thread())
+            return 0.0
+
+    seen = []
+    with dataset() as data:
+        for callback in ([], [DataEchoCallback(data)]):
+            threads = []
+            callbacks = keras.callbacks.CallbackList(callback, model=model())
+            callbacks.on_train_begin()
+            callbacks.on_train_batch_end(0, {"loss": Loss()})
+            callbacks.on_train_end()
+            seen.append(threads)
+    assert seen[0]
+    assert seen[1] == seen[0]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="shown where dispatch is asynchronous")
+def test_it_waits_for_the_device_in_windows_only(tmp_path, monkeypatch):
+    import jax
+
+    waits, original = [], jax.block_until_ready
+    callback = None
+
+    def block_until_ready(values):
+        waits.append(callback._window is not None)
+        return original(values)
+
+    monkeypatch.setattr(jax, "block_until_ready", block_until_ready)
+    with dataset(steps=60) as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        model().fit(data, verbose=0, callbacks=[callback])
+    assert waits
+    assert all(waits)
+
+
+def test_a_factor_alone_is_measured_too(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    factor = keras_echo.EchoFactor()
+
+    def slow():
+        for index in range(100):
+            time.sleep(0.02)
+            yield np.full((8, 4), index, "float32"), np.zeros((8, 1), "float32")
+
+    signature = (tf.TensorSpec((8, 4)), tf.TensorSpec((8, 1)))
+    data = tf.data.Dataset.from_generator(slow, output_signature=signature)
+    data = data.apply(keras_echo.echo(factor)).repeat()
+    callback = DataEchoCallback(factor, tmp_path, verbose=0)
+    model().fit(data, steps_per_epoch=24, shuffle=False, verbose=0, callbacks=[callback])
+    (decision,) = callback.decisions
+    if BACKEND == "tensorflow":
+        assert decision.breakdown.origin == "trace"
+        assert factor.value > 1
+    else:
+        # The training thread's wait is inside tf.data, where no other profiler looks.
+        assert factor.value >= 1
+
+
+def test_bad_arguments_say_what_to_do():
+    data = keras_echo.EchoFactor()
+    for kind, options, message in (
+        (TypeError, {"dataset_or_factor": 3}, "dataset_or_factor must be an EchoingPyDataset or"),
+        (ValueError, {"min_factor": 0.5}, "min_factor must be finite and at least 1"),
+        (TypeError, {"max_factor": "8"}, "max_factor must be a real number"),
+        (
+            ValueError,
+            {"min_factor": 4, "max_factor": 2},
+            "max_factor must be at least min_factor 4",
+        ),
+        (ValueError, {"profile_steps": 2}, "profile_steps must be at least 3"),
+        (ValueError, {"profile_freq": 0}, "profile_freq must be at least 1"),
+        (TypeError, {"profile_freq": "batch"}, "profile_freq must be an integer"),
+        (ValueError, {"warmup_steps": -1}, "warmup_steps must be at least 0"),
+    ):
+        with pytest.raises(kind, match=message) as caught:
+            DataEchoCallback(**{"dataset_or_factor": data, **options})
+        assert "Received: " in str(caught.value)
+
+
+def test_report_and_plot(tmp_path):
+    with dataset() as data:
+        callback = DataEchoCallback(data, verbose=0)
+        assert callback.report().startswith("No decision yet")
+        with pytest.raises(ValueError, match="decisions must hold a decision"):
+            callback.plot(tmp_path / "none.png")
+        model().fit(data, verbose=0, callbacks=[callback])
+    assert math.isfinite(callback.decisions[0].breakdown.ratio)
+    callback.plot(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

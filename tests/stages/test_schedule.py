@@ -1,0 +1,75 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_echo.schedule import BUDGET, FEWEST_CALLS, Schedule
+
+
+def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, starving=False):
+    """Trains; returns (first step, calls) of each window."""
+    found, step = [], 0
+    schedule.begin_fit(0)
+    for num_steps in epochs:
+        schedule.begin_epoch(step, num_steps)
+        busy_until = -1
+        for call in range(step, step + num_steps, steps_per_call):
+            if call > busy_until and call >= schedule.next_step:
+                calls = schedule.num_calls(call, steps_per_call, seconds, starving)
+                if calls:
+                    found.append((call, calls))
+                    busy_until = call + calls * steps_per_call
+        step += num_steps
+    return found
+
+
+@given(
+    epochs=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    warmup=st.integers(0, 30),
+    steps=st.integers(3, 30),
+    freq=st.none() | st.integers(1, 50),
+    per_call=st.integers(1, 5),
+)
+def test_windows_lie_within_epochs_behind_the_warm_up(epochs, warmup, steps, freq, per_call):
+    ends = [sum(epochs[: count + 1]) for count in range(len(epochs))]
+    schedule = Schedule(warmup, steps, freq)
+    for first, calls in windows(schedule, epochs=epochs, steps_per_call=per_call):
+        assert first >= warmup
+        assert FEWEST_CALLS <= calls <= max(FEWEST_CALLS, math.ceil(steps / per_call))
+        # The call behind the last one belongs to the same epoch.
+        end = next(end for end in ends if end > first)
+        assert first + calls * per_call < end
+
+
+def test_the_first_decision_comes_within_the_warm_up_and_one_window():
+    assert windows(Schedule(10, 10, None), epochs=[100]) == [(10, 10)]
+
+
+def test_one_window_in_each_epoch_or_one_every_so_many_steps():
+    assert windows(Schedule(10, 10, None), epochs=[100] * 3) == [(10, 10), (110, 10), (210, 10)]
+    assert windows(Schedule(10, 5, 40), epochs=[100]) == [(10, 5), (50, 5), (90, 5)]
+
+
+def test_short_epochs_have_short_windows():
+    assert windows(Schedule(10, 10, None), epochs=[6] * 4) == [(12, 5), (18, 5)]
+    assert windows(Schedule(10, 10, None), epochs=[3] * 9) == []
+
+
+def test_windows_are_left_out_where_they_cost_too_much_unless_training_starves():
+    def second(starving, spent):
+        schedule = Schedule(10, 10, None)
+        windows(schedule, epochs=[100])
+        schedule.spent(spent)
+        schedule.begin_epoch(100, 100)
+        return schedule.num_calls(110, 1, 10.0, starving)
+
+    assert second(starving=False, spent=10 * BUDGET * 0.9) == 10
+    assert second(starving=False, spent=10 * BUDGET * 1.1) == 0
+    assert second(starving=True, spent=5.0) == 10
+
+
+def test_an_epoch_of_unknown_length_is_measured():
+    schedule = Schedule(10, 10, None)
+    schedule.begin_fit(0)
+    schedule.begin_epoch(0, math.inf)
+    assert schedule.num_calls(10, 1, 1.0, False) == 10

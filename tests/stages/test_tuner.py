@@ -1,0 +1,104 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_echo.profiling.result import from_counters
+from keras_echo.tuner import DEAD_BAND, decide
+
+FACTORS = st.floats(1, 20)
+RATIOS = st.floats(0.01, 100)
+BOUNDS = st.sampled_from(["exact", "lower", "upper"])
+
+
+def measured(ratio, bound="exact", starved=0.0):
+    """A breakdown with that R: a step of 1 second, so many seconds for reading a batch."""
+    found = from_counters(
+        steps=10, seconds=10.0, wait_seconds=0.0, reads=10, read_seconds=10.0, num_readers=1
+    )
+    return dataclasses.replace(found, ratio=ratio, bound=bound, starved_fraction=starved)
+
+
+def followed(ratios, factor=1.0, max_factor=8.0):
+    """The factors after each window."""
+    factors, windows = [], []
+    for ratio in ratios:
+        windows.append(measured(ratio))
+        factor, _ = decide(windows, factor, min_factor=1.0, max_factor=max_factor)
+        factors.append(factor)
+    return factors
+
+
+@given(
+    windows=st.lists(st.tuples(RATIOS | st.just(math.nan), BOUNDS, st.floats(0, 1)), min_size=1),
+    factor=FACTORS,
+    least=st.floats(1, 4),
+    more=st.floats(0, 10),
+)
+def test_a_new_factor_is_within_its_limits(windows, factor, least, more):
+    found = [measured(*window) for window in windows]
+    after, reason = decide(found, factor, min_factor=least, max_factor=least + more)
+    assert after == factor or least - 0.01 <= after <= least + more + 0.01
+    assert reason.startswith("R ")
+
+
+@given(ratio=RATIOS, factor=FACTORS)
+def test_one_window_is_enough_and_the_factor_stays_there(ratio, factor):
+    wanted = min(max(ratio, 1.0), 8.0)
+    after = followed([ratio] * 5, factor)
+    assert all(other == after[0] for other in after)
+    assert after[0] == pytest.approx(wanted, rel=DEAD_BAND, abs=0.01)
+
+
+@given(ratio=st.floats(0, 1), factor=FACTORS)
+def test_it_is_exactly_one_where_training_is_not_input_bound(ratio, factor):
+    assert followed([ratio], factor) == [1.0]
+
+
+@given(ratio=st.floats(1.5, 7), noise=st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=20))
+def test_small_noise_changes_nothing(ratio, noise):
+    first, *rest = followed([ratio, *(ratio * (1 + part) for part in noise)])
+    assert rest == [first] * len(rest)
+
+
+@given(before=st.floats(1.1, 8), after=st.floats(1.1, 8))
+def test_a_change_is_followed_within_two_windows(before, after):
+    factors = followed([before] * 4 + [after] * 3)
+    assert factors[5:] == pytest.approx([after] * 2, rel=2 * DEAD_BAND, abs=0.01)
+
+
+@given(ratio=st.floats(1.1, 8), outlier=RATIOS)
+def test_one_disturbed_window_among_three_changes_nothing(ratio, outlier):
+    factors = followed([ratio, ratio, ratio, outlier, ratio])
+    assert factors[3:] == factors[2:3] * 2
+
+
+def test_what_the_cap_costs_is_said():
+    factor, reason = decide([measured(16.0)], 1.0, min_factor=1.0, max_factor=8.0)
+    assert factor == 8.0
+    assert reason == "R = 16.00, above max_factor 8: training waits 50% of the time"
+
+
+def test_bounds_move_the_factor_towards_where_r_may_be():
+    def after(*window, factor=4.0):
+        return decide([measured(*window)], factor, min_factor=1.0, max_factor=8.0)
+
+    assert after(6.0, "lower") == (6.0, "R is at least 6.00")
+    assert after(2.0, "lower") == (4.0, "R is at least 2.00")
+    assert after(4.0, "upper") == (3.6, "R is at most 4.00")
+    assert after(2.0, "upper") == (2.0, "R is at most 2.00")
+    assert after(4.0, "upper", 0.3) == (4.0, "R is at most 4.00")  # it waits: don't echo less
+    assert after(4.0, "upper", math.nan) == (4.0, "R is at most 4.00")  # nobody sees a wait
+    assert after(1.0, "upper", factor=1.0) == (1.0, "R is at most 1.00")
+
+
+def test_what_is_unknown_changes_nothing_and_is_named():
+    factor, reason = decide(
+        [dataclasses.replace(measured(math.nan), missing=("no reads",))],
+        3.0,
+        min_factor=1.0,
+        max_factor=8.0,
+    )
+    assert (factor, reason) == (3.0, "R is unknown: no reads")
