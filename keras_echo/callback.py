@@ -136,7 +136,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             left_open.abandon()
         self._end_epoch()  # where the last fit() broke off
         self._history.clear()
-        self._schedule.begin_fit(self._first_step)
+        self._schedule.begin_fit(self._first_step, self._steps_per_call())
         self._begun_seconds = time.perf_counter()
         self._begin_stretch()
 
@@ -191,15 +191,14 @@ class DataEchoCallback(keras.callbacks.Callback):
     def _end_epoch(self) -> None:
         self.abandon()
         if self._last_batch >= 0:
-            calls_end = self._last_batch + self.model.steps_per_execution
+            calls_end = self._last_batch + self._steps_per_call()
             self._first_step += min(calls_end, self.params.get("steps") or calls_end)
             self._last_batch = -1
 
     def _open(self, step: int) -> None:
-        steps_per_call = int(self.model.steps_per_execution)
         running_seconds = time.perf_counter() - self._begun_seconds
-        num_calls = self._schedule.num_calls(
-            step, steps_per_call, running_seconds, self._is_starving()
+        num_ready_calls, num_calls = self._schedule.num_calls(
+            step, running_seconds, self._is_starving()
         )
         self._begin_stretch()
         if not num_calls:
@@ -212,8 +211,9 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._factor,
             self._synchronize,
             step,
+            num_ready_calls,
             num_calls,
-            steps_per_call,
+            self._steps_per_call(),
         ).record()
         self._advance(self._window)
 
@@ -250,6 +250,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         if self._verbose:
             print(f"\nEpoch {self._epoch + 1}: {journal.line(decision)}")
         self._logbook.decision(decision)
+
+    def _steps_per_call(self) -> int:
+        return int(self.model.steps_per_execution)
 
     def _synchronize(self) -> None:
         # The smallest weight: TensorFlow has no other way to wait for it than to fetch it.

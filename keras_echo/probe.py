@@ -58,6 +58,11 @@ class Probe:
         finally:
             self._meter.mark_read = self._meter.mark_wait = nullcontext
 
+    def read_seconds(self) -> float:
+        """Seconds from one fresh batch to the next, all readers at work, as of late."""
+        reads = self._meter.recent_reads()[-2 * self.num_readers :]
+        return sum(seconds for _, seconds in reads) / max(1, len(reads)) / self.num_readers
+
     def reads_since(self, clock_seconds: float) -> list[tuple[float, float]]:
         """Reads that ended since, and as many before as there can be in flight, twice.
 

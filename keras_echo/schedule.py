@@ -10,6 +10,12 @@ BUDGET = 0.005
 FEWEST_CALLS = 3
 """Calls of the train function below which a window isn't worth opening."""
 
+NUM_COLD = 3
+"""Calls after a pause that are not counted: the first took 1.5 times as long on a CPU."""
+
+NUM_READY = 5
+"""Calls that tell what a step takes which never waits."""
+
 
 class Schedule:
     """Decides before each call of the train function whether a window opens there.
@@ -35,13 +41,21 @@ class Schedule:
         self._is_first = True
         self._spent_seconds = 0.0
         self._epoch_end = math.inf
+        self._steps_per_call = 1
+        self._num_ready_calls = 0
+        self._warm_step = 0
         self.next_step = math.inf
 
-    def begin_fit(self, step: int) -> None:
-        """A `fit()` begins."""
+    def begin_fit(self, step: int, steps_per_call: int) -> None:
+        """A `fit()` begins, with so many optimizer steps in each call of the train function."""
         self._is_first = True
         self._spent_seconds = 0.0
-        self.next_step = step + self._warmup_steps
+        self._steps_per_call = steps_per_call
+        # They belong to the warm-up. Where it's too short for them, there are none.
+        num_possible = self._warmup_steps // steps_per_call
+        self._num_ready_calls = NUM_COLD + NUM_READY if num_possible >= NUM_COLD + NUM_READY else 0
+        self._warm_step = step + self._warmup_steps
+        self.next_step = step + self._lead
 
     def begin_epoch(self, step: int, num_steps: float) -> None:
         """An epoch begins.
@@ -53,33 +67,43 @@ class Schedule:
         self._epoch_end = step + num_steps
         if step >= self.next_step or (self._profile_freq is None and not self._is_first):
             # Not at once: readers and device have only begun. But not so late that it's cut off.
-            room = max(0, num_steps - self._profile_steps - 1)
-            self.next_step = step + min(self._warmup_steps, room)
+            ready_steps = self._num_ready_calls * self._steps_per_call
+            room = max(0, num_steps - ready_steps - self._profile_steps - self._steps_per_call)
+            self.next_step = step + min(self._lead, room)
 
-    def num_calls(self, step: int, steps_per_call: int, seconds: float, starving: bool) -> int:
+    def num_calls(self, step: int, seconds: float, starving: bool) -> tuple[int, int]:
         """Decides on a window that would open now.
 
         Args:
             step: Optimizer steps so far.
-            steps_per_call: Optimizer steps in a call of the train function.
             seconds: How long `fit()` has run.
             starving: Whether training waits for batches.
 
         Returns:
-            How many calls it is to have; 0 for no window.
+            How many calls it is to have, ready ones and those in the trace; none for no window.
         """
-        wanted = max(FEWEST_CALLS, math.ceil(self._profile_steps / steps_per_call))
+        wanted = max(FEWEST_CALLS, math.ceil(self._profile_steps / self._steps_per_call))
         # One call more must follow in the epoch: where it begins is where the window's last ends.
-        possible = min(wanted, (self._epoch_end - step - 1) // steps_per_call)
+        possible = min(
+            wanted + self._num_ready_calls, (self._epoch_end - step - 1) // self._steps_per_call
+        )
         if possible < FEWEST_CALLS:
             self.next_step = self._epoch_end
-            return 0
+            return 0, 0
+        ready = self._num_ready_calls if possible >= self._num_ready_calls + FEWEST_CALLS else 0
+        if ready == 0 and step < self._warm_step:
+            self.next_step = self._warm_step
+            return 0, 0
         self.next_step = math.inf if self._profile_freq is None else step + self._profile_freq
         if not (self._is_first or starving or self._spent_seconds <= BUDGET * seconds):
-            return 0
+            return 0, 0
         self._is_first = False
-        return int(possible)
+        return ready, int(min(wanted, possible - ready))
 
     def spent(self, seconds: float) -> None:
         """A window took so long of the training thread, apart from the steps."""
         self._spent_seconds += seconds
+
+    @property
+    def _lead(self) -> int:
+        return self._warmup_steps - self._num_ready_calls * self._steps_per_call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Generator
@@ -13,6 +14,7 @@ from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze_file
 from keras_echo.profiling.breakdown import STARVED
 from keras_echo.profiling.result import StepBreakdown, from_counters
+from keras_echo.schedule import NUM_COLD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from keras_echo.probe import Probe
     from keras_echo.profiling.tracer import Tracer
 
-_NUM_COLD = 3  # calls after a pause that are not counted: the first was 1.5 times as slow on a CPU
-_PATIENCE = 4.0  # how long to wait for batches to be put aside, in times of what was counted
+_PATIENCE = 4.0  # how long to wait for batches to be put aside, in times of what it should take
 
 Mark = Callable[[], AbstractContextManager[Any]]
+Read = tuple[float, float]
 
 
 class Measurement(NamedTuple):
@@ -41,13 +43,15 @@ class Measurement(NamedTuple):
 
 @dataclass
 class Window:
-    """A window: first calls as they come, then calls with batches put aside.
+    """First calls without a wait and without the profiler, then calls as they come, with it.
 
-    A step that follows a wait takes longer than one that doesn't, so while training starves no
-    window shows what a step costs that never does. So in the midst of it training pauses until a
-    few batches have been put aside, and goes through them without a wait. The pause costs
-    nothing: what limits a starving training are the readers, and they go on. Where training does
-    not starve there is no pause.
+    The first tell what a step costs, t_downstream. A step that follows a wait is slower than one
+    that doesn't, and so is one that is profiled; on a CPU up to twice. So training pauses until
+    batches have been put aside, and goes through them. Where it starves the pause costs nothing:
+    what limits a starving training are the readers, and they go on. Where it doesn't, batches lie
+    ready and there is no pause.
+
+    The second are the trace: what training waits, and what reading takes.
 
     Attributes:
         tracer: Records it.
@@ -56,7 +60,8 @@ class Window:
         factor: The echoing factor.
         synchronize: Waits until the device has done all that it was given.
         step: The number of the first optimizer step.
-        num_calls: Calls of the train function.
+        num_ready_calls: Calls of the train function without a wait, `NUM_COLD` more than count.
+        num_calls: Calls in the trace.
         steps_per_call: Optimizer steps in each of them.
         clock: Seconds, as `time.perf_counter`, by which the dataset dates its reads.
     """
@@ -67,13 +72,11 @@ class Window:
     factor: EchoFactor
     synchronize: Callable[[], None]
     step: int
+    num_ready_calls: int
     num_calls: int
     steps_per_call: int = 1
     clock: Callable[[], float] = time.perf_counter
-    _num_counted: int = field(default=0, init=False)
-    _seconds: float = field(default=0.0, init=False)
-    _wait_seconds: float = field(default=0.0, init=False)
-    _ready_step_seconds: float | None = field(default=None, init=False)
+    _ready_steps: tuple[int, float] | None = field(default=None, init=False)
 
     def record(self) -> Generator[None, None, Measurement]:
         """Records it; to be advanced before each of the calls, and once behind the last.
@@ -83,35 +86,33 @@ class Window:
         Returns:
             The measurement, as the generator's value.
         """
+        if self.probe is not None and self.num_ready_calls > NUM_COLD:
+            yield from self._without_waits(self.probe)
         factor, opened = self.factor.value, self.clock()
         problem = self._start()
         try:
             with self._marking():
-                yield from self._calls()
+                waited_seconds = self._waited_seconds()
+                seconds = yield from self._timed(self.num_calls, self._next_step())
+                waited_seconds = self._waited_seconds() - waited_seconds
             reads = self.probe.reads_since(opened) if self.probe else []
-            counted = self._from_counters(reads)
+            counted = self._from_counters(seconds, waited_seconds, reads)
             if problem is not None:
                 return Measurement(counted, problem)
             return self._from_trace(reads, factor, counted)
         finally:
             self.tracer.discard()
 
-    def _calls(self) -> Generator[None, None, None]:
-        num_as_they_come = max(1, (self.num_calls - _NUM_COLD) // 2)
-        num_ready = self.num_calls - num_as_they_come - _NUM_COLD
-        yield from self._as_they_come(num_as_they_come)
-        if num_ready > 0 and self._is_starving and self._put_aside(num_ready + _NUM_COLD):
-            for _ in range(_NUM_COLD):
-                yield
-            seconds = yield from self._timed(num_ready, self._mark(names.READY_STEP))
-            self._ready_step_seconds = seconds / (num_ready * self.steps_per_call)
-        else:
-            yield from self._as_they_come(self.num_calls - num_as_they_come)
-
-    def _as_they_come(self, num_calls: int) -> Generator[None, None, None]:
-        waited_seconds = self._waited_seconds()
-        self._seconds += yield from self._timed(num_calls, self._next_step)
-        self._wait_seconds += self._waited_seconds() - waited_seconds
+    def _without_waits(self, probe: Probe) -> Generator[None, None, None]:
+        num_batches = math.ceil(self.num_ready_calls * self.steps_per_call / self.factor.value)
+        # One more, which Keras may have on its way to the device.
+        is_ready = probe.fill(num_batches + 1, _PATIENCE * num_batches * probe.read_seconds())
+        for _ in range(NUM_COLD):
+            yield
+        num_calls, waited_seconds = self.num_ready_calls - NUM_COLD, self._waited_seconds()
+        seconds = yield from self._timed(num_calls, nullcontext)
+        if is_ready and self._waited_seconds() - waited_seconds < STARVED * seconds:
+            self._ready_steps = num_calls * self.steps_per_call, seconds
 
     def _timed(self, num_calls: int, mark: Mark) -> Generator[None, None, float]:
         """Lets calls pass, each in a context of its own; returns their seconds."""
@@ -126,13 +127,11 @@ class Window:
                     self.synchronize()
         return self.clock() - started
 
-    def _put_aside(self, num_calls: int) -> bool:
-        if self.probe is None:
-            return False
-        num_batches = math.ceil(num_calls * self.steps_per_call / self.factor.value)
-        # One more, which Keras may have on its way to the device.
-        with self.tracer.annotate(names.FILL):
-            return self.probe.fill(num_batches + 1, _PATIENCE * self._seconds)
+    def _next_step(self) -> Mark:
+        numbers = itertools.count(
+            self.step + self.num_ready_calls * self.steps_per_call, self.steps_per_call
+        )
+        return lambda: self.tracer.step(next(numbers))
 
     def _start(self) -> str | None:
         try:
@@ -141,44 +140,36 @@ class Window:
             return str(error) or repr(error)
         return None
 
-    def _next_step(self) -> AbstractContextManager[Any]:
-        number = self.step + self._num_counted * self.steps_per_call
-        self._num_counted += 1
-        return self.tracer.step(number)
-
-    def _mark(self, name: str, **stats: int) -> Mark:
-        return lambda: self.tracer.annotate(name, **stats)
-
     def _marking(self) -> AbstractContextManager[None]:
         if self.probe is None:
             return nullcontext()
-        read = self._mark(names.READ, **{names.READERS: self.probe.num_readers})
-        return self.probe.marking(read, self._mark(names.WAIT))
-
-    @property
-    def _is_starving(self) -> bool:
-        return self._wait_seconds >= STARVED * self._seconds
+        annotate, num_readers = self.tracer.annotate, self.probe.num_readers
+        return self.probe.marking(
+            read=lambda: annotate(names.READ, **{names.READERS: num_readers}),
+            wait=lambda: annotate(names.WAIT),
+        )
 
     def _waited_seconds(self) -> float:
         return self.probe.stats().wait_seconds if self.probe else 0.0
 
-    def _from_counters(self, reads: list[tuple[float, float]]) -> StepBreakdown:
+    def _from_counters(
+        self, seconds: float, wait_seconds: float, reads: list[Read]
+    ) -> StepBreakdown:
+        num_ready_steps, ready_seconds = self._ready_steps or (0, 0.0)
         return from_counters(
-            steps=self._num_counted * self.steps_per_call,
-            seconds=self._seconds,
-            wait_seconds=self._wait_seconds,
+            steps=self.num_calls * self.steps_per_call,
+            seconds=seconds,
+            wait_seconds=wait_seconds,
             reads=len(reads),
             read_seconds=sum(seconds for _, seconds in reads),
             num_readers=self.probe.num_readers if self.probe else 1,
-            downstream_seconds=self._ready_step_seconds,
+            downstream_seconds=ready_seconds / num_ready_steps if num_ready_steps else None,
         )
 
-    def _from_trace(
-        self, reads: list[tuple[float, float]], factor: float, counted: StepBreakdown
-    ) -> Measurement:
+    def _from_trace(self, reads: list[Read], factor: float, counted: StepBreakdown) -> Measurement:
         num_readers = self.probe.num_readers if self.probe else None
         try:
-            path = self.tracer.stop(reads, readers=num_readers)
+            path = self.tracer.stop(reads, readers=num_readers, ready_steps=self._ready_steps)
             traced = analyze_file(path, echo_factor=factor)
         except Exception as error:  # training must not end for what a profiler does
             return Measurement(counted, str(error) or repr(error))

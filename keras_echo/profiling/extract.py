@@ -60,7 +60,7 @@ def extract(space: Any) -> Spans:
         hardware=_hardware(devices),
         steps=steps,
         marked=line is not None,
-        ready_steps=_ready_steps(host, line),
+        ready_step_seconds=_ready_step_seconds(host),
         waits=waits,
         sees_waits=fetch is not None,
         reads=reads,
@@ -135,9 +135,15 @@ def _marked_steps(host: Plane) -> Marked | tuple[None, Array]:
     return None, no_spans()
 
 
-def _ready_steps(host: Plane, step_line: Any) -> Array:
-    ids = host.ids(lambda name: name == names.READY_STEP)
-    return no_spans() if step_line is None else host.spans(step_line, ids)
+def _ready_step_seconds(host: Plane) -> float | None:
+    ids = host.ids(lambda name: name == names.READY_STEPS)
+    for line in host.lines if ids else ():
+        for event in host.events(line, ids):
+            stats = host.stats(event)
+            seconds, steps = stats.get(names.SECONDS), stats.get(names.NUM_STEPS)
+            if isinstance(seconds, float) and isinstance(steps, float):
+                return seconds / steps if 0 < seconds < 1e9 and steps >= 1 else None
+    return None
 
 
 def _waits(host: Plane, step_line: Any) -> tuple[Array, str | None]:

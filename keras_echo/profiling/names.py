@@ -11,17 +11,18 @@ WAIT = "keras_echo.wait"
 STEP = "keras_echo.step"
 """One call of the train function, from one batch to the next. Stats: `STEP_NUM`, `ROOT`."""
 
-READY_STEP = "keras_echo.ready_step"
-"""One call of the train function, apart from the steps, for which batches had been put aside."""
+READY_STEPS = "keras_echo.ready_steps"
+"""Optimizer steps before the window for which batches had been put aside, timed without the
+profiler. Stats: `NUM_STEPS`, `SECONDS`."""
 
-FILL = "keras_echo.fill"
-"""The training thread waits until batches are put aside for the steps that follow."""
+NUM_STEPS = "steps"
+"""Stat of `READY_STEPS`: how many they were."""
 
 READERS = "readers"
 """Stat of `READ`: how many reads can run at the same time."""
 
 SECONDS = "seconds"
-"""Stat of `READ`: its full duration, where the window shows only a part of it."""
+"""Stat of `READ` and `READY_STEPS`: the full duration; the window may show only a part of it."""
 
 STEP_NUM = "step_num"
 """Stat that makes XProf see a step, together with `ROOT`."""

@@ -28,8 +28,8 @@ class Spans:
     """Calls of the train function. Without step markers: from one batch to the next."""
     marked: bool = False
     """Whether the trace has step markers."""
-    ready_steps: Array = field(default_factory=no_spans)
-    """Calls of the train function, apart from `steps`, for which batches had been put aside."""
+    ready_step_seconds: float | None = None
+    """What an optimizer step took for which batches had been put aside, outside of the window."""
     waits: Array = field(default_factory=no_spans)
     """The training thread, or the executor for it, waits for a batch."""
     sees_waits: bool = False

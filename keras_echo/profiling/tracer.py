@@ -120,7 +120,11 @@ class Tracer:
             self._session.synchronize(values)
 
     def stop(
-        self, reads: Iterable[tuple[float, float]] = (), *, readers: int | None = None
+        self,
+        reads: Iterable[tuple[float, float]] = (),
+        *,
+        readers: int | None = None,
+        ready_steps: tuple[int, float] | None = None,
     ) -> Path:
         """Closes the window and writes it.
 
@@ -130,6 +134,8 @@ class Tracer:
                 are needed where the profiler sees none (worker processes) or only parts (reads
                 that take longer than the window), and count instead of those that it sees.
             readers: How many reads can run at the same time.
+            ready_steps: How many optimizer steps before the window, for which batches had been put
+                aside, took how many seconds.
 
         Returns:
             The file, `<logdir>/plugins/profile/<run>/<host>.xplane.pb`.
@@ -150,8 +156,8 @@ class Tracer:
                     must, remedy = "write a trace", "Look for its own messages in the log"
                     raise ProfilerError(expected("The profiler", must, "no file", remedy))
                 timed = list(reads)
-                if timed:
-                    self._add(found[0], timed, readers)
+                if timed or ready_steps:
+                    self._add(found[0], timed, readers, ready_steps)
                 return self._publish(found[0])
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
@@ -184,7 +190,13 @@ class Tracer:
                 return target
         raise FileExistsError(f"{runs / name}")
 
-    def _add(self, path: Path, reads: list[tuple[float, float]], readers: int | None) -> None:
+    def _add(
+        self,
+        path: Path,
+        reads: list[tuple[float, float]],
+        readers: int | None,
+        ready_steps: tuple[int, float] | None,
+    ) -> None:
         space = xspace.read(path)
         # Time 0 of the trace, as the profiler noted it; else the time at which it was started.
         zero = self._clocks[0]
@@ -195,7 +207,7 @@ class Tracer:
         plane = xspace.plane(space, names.HOST_PLANE)
         builder = xspace.PlaneBuilder(plane)
         ids = {line.id for line in plane.lines}
-        free = (number for number in range(1, len(ids) + len(reads) + 2) if number not in ids)
+        free = (number for number in range(1, len(ids) + len(reads) + 3) if number not in ids)
         lanes: list[tuple[float, Any]] = []
         stats = {} if readers is None else {names.READERS: readers}
         for start, seconds in sorted(reads):
@@ -215,6 +227,11 @@ class Tracer:
                 **{names.SECONDS: float(seconds)},
                 **stats,
             )
+        if ready_steps:
+            num_steps, seconds = ready_steps
+            line = builder.line(next(free), "keras_echo before the window")
+            timed_stats = {names.NUM_STEPS: float(num_steps), names.SECONDS: float(seconds)}
+            builder.event(line, names.READY_STEPS, 0, 0, **timed_stats)
         xspace.write(space, path)
 
 

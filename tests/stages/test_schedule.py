@@ -9,16 +9,17 @@ from keras_echo.schedule import BUDGET, FEWEST_CALLS, Schedule
 def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, starving=False):
     """Trains; returns (first step, calls) of each window."""
     found, step = [], 0
-    schedule.begin_fit(0)
+    schedule.begin_fit(0, steps_per_call)
     for num_steps in epochs:
         schedule.begin_epoch(step, num_steps)
         busy_until = -1
         for call in range(step, step + num_steps, steps_per_call):
             if call > busy_until and call >= schedule.next_step:
-                calls = schedule.num_calls(call, steps_per_call, seconds, starving)
+                ready, calls = schedule.num_calls(call, seconds, starving)
                 if calls:
-                    found.append((call, calls))
-                    busy_until = call + calls * steps_per_call
+                    first = call + ready * steps_per_call
+                    found.append((first, calls))
+                    busy_until = first + calls * steps_per_call
         step += num_steps
     return found
 
@@ -61,15 +62,24 @@ def test_windows_are_left_out_where_they_cost_too_much_unless_training_starves()
         windows(schedule, epochs=[100])
         schedule.spent(spent)
         schedule.begin_epoch(100, 100)
-        return schedule.num_calls(110, 1, 10.0, starving)
+        return schedule.num_calls(110, 10.0, starving)
 
-    assert second(starving=False, spent=10 * BUDGET * 0.9) == 10
-    assert second(starving=False, spent=10 * BUDGET * 1.1) == 0
-    assert second(starving=True, spent=5.0) == 10
+    assert second(starving=False, spent=10 * BUDGET * 0.9) == (8, 10)
+    assert second(starving=False, spent=10 * BUDGET * 1.1) == (0, 0)
+    assert second(starving=True, spent=5.0) == (8, 10)
 
 
 def test_an_epoch_of_unknown_length_is_measured():
     schedule = Schedule(10, 10, None)
-    schedule.begin_fit(0)
+    schedule.begin_fit(0, 1)
     schedule.begin_epoch(0, math.inf)
-    assert schedule.num_calls(10, 1, 1.0, False) == 10
+    assert schedule.num_calls(2, 1.0, False) == (8, 10)
+
+
+def test_steps_without_a_wait_belong_to_the_warm_up():
+    for warmup, ready in ((8, 8), (7, 0), (0, 0)):
+        schedule = Schedule(warmup, 10, None)
+        schedule.begin_fit(0, 1)
+        schedule.begin_epoch(0, 100)
+        assert schedule.next_step == warmup - ready
+        assert schedule.num_calls(warmup - ready, 1.0, False) == (ready, 10)

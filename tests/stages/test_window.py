@@ -37,8 +37,8 @@ class Tracer:
     def step(self, number):
         return self.annotate(f"step {number}")
 
-    def stop(self, reads, readers):
-        self.events.append(f"stop, {len(reads)} reads by {readers}")
+    def stop(self, reads, readers, ready_steps):
+        self.events.append(f"stop, {len(reads)} reads by {readers}, ready {ready_steps}")
         raise ProfilerError("no trace")
 
     def discard(self):
@@ -49,9 +49,10 @@ class Probe:
     """A source that takes `read_seconds` for a batch, and training that takes 1 second a step."""
 
     num_readers = 2
+    most_put_aside = 1000
 
     def __init__(self, clock, read_seconds):
-        self.clock, self.read_seconds, self.waited, self.fills = clock, read_seconds, 0.0, []
+        self.clock, self.seconds, self.waited, self.fills = clock, read_seconds, 0.0, []
         self.put_aside = 0
 
     def stats(self):
@@ -60,33 +61,46 @@ class Probe:
     @contextmanager
     def marking(self, read, wait):
         self.is_marking = True
-        yield
-        self.is_marking = False
+        try:
+            yield
+        finally:
+            self.is_marking = False
 
     def reads_since(self, _):
-        return [(0.0, 2 * self.read_seconds)] * 5
+        return [(0.0, 2 * self.seconds)] * 5
 
     def fill(self, num_batches, timeout_seconds):
         self.fills.append(num_batches)
-        self.clock.seconds += num_batches * self.read_seconds
-        self.put_aside = num_batches
+        self.clock.seconds += num_batches * self.seconds
+        self.put_aside = min(num_batches, self.most_put_aside)
         return True
+
+    def read_seconds(self):
+        return self.seconds
 
     def train(self):
         if self.put_aside:
             self.put_aside -= 1
         else:
-            wait = max(0.0, self.read_seconds - 1)
+            wait = max(0.0, self.seconds - 1)
             self.waited += wait
             self.clock.seconds += wait
         self.clock.seconds += 1
 
 
-def run(read_seconds, *, num_calls=10, problem=None, factor=1.0):
+def run(read_seconds, *, num_ready_calls=8, problem=None, factor=1.0):
     clock, tracer = Clock(), Tracer(problem)
     probe = Probe(clock, read_seconds)
     window = Window(
-        tracer, Path(), probe, EchoFactor(factor), lambda: None, 20, num_calls, clock=clock
+        tracer,
+        Path(),
+        probe,
+        EchoFactor(factor),
+        synchronize=lambda: None,
+        step=20,
+        num_ready_calls=num_ready_calls,
+        num_calls=10,
+        clock=clock,
     )
     recording = window.record()
     for calls in range(100):
@@ -98,21 +112,19 @@ def run(read_seconds, *, num_calls=10, problem=None, factor=1.0):
     raise AssertionError
 
 
-def test_a_starving_window_goes_on_with_batches_that_were_put_aside():
+def test_first_calls_without_a_wait_and_without_the_profiler_then_calls_as_they_come():
     measured, tracer, probe, calls = run(read_seconds=4.0)
-    assert calls == 10
-    assert tracer.events == [
-        *["step 20", "step 21", "step 22", "fill"],
-        *["ready_step"] * 4,
-        "stop, 5 reads by 2",
+    assert calls == 18
+    assert tracer.events == [f"step {number}" for number in range(28, 38)] + [
+        "stop, 5 reads by 2, ready (5, 5.0)"
     ]
-    assert probe.fills == [8]
+    assert probe.fills == [9]
     assert not tracer.is_open
     assert not probe.is_marking
     assert measured.problem == "no trace"
     found = measured.breakdown
-    assert (found.origin, found.steps, found.ratio) == ("counters", 3, pytest.approx(4.0))
-    assert found.wait_fraction == pytest.approx(0.75)
+    assert (found.origin, found.steps, found.ratio) == ("counters", 10, pytest.approx(4.0))
+    assert found.wait_fraction == pytest.approx(27 / 37)  # the tenth batch was put aside too
     assert found.downstream_seconds == pytest.approx(1.0)
 
 
@@ -120,18 +132,19 @@ def test_echoing_needs_fewer_batches_put_aside():
     assert run(read_seconds=4.0, factor=3.0)[2].fills == [4]
 
 
-def test_a_window_that_does_not_starve_has_no_pause():
-    measured, tracer, probe, calls = run(read_seconds=0.5)
+def test_steps_that_waited_all_the_same_do_not_count():
+    Probe.most_put_aside = 5
+    try:
+        _, tracer, _, _ = run(read_seconds=4.0)
+    finally:
+        Probe.most_put_aside = 1000
+    assert tracer.events[-1] == "stop, 5 reads by 2, ready None"
+
+
+def test_without_a_warm_up_there_is_the_trace_only():
+    measured, _, probe, calls = run(read_seconds=4.0, num_ready_calls=0)
     assert calls == 10
-    assert tracer.events[:-1] == [f"step {number}" for number in range(20, 30)]
     assert probe.fills == []
-    assert measured.breakdown.ratio == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("num_calls", [3, 4, 5])
-def test_a_short_window_is_one_all_the_same(num_calls):
-    measured, _, _, calls = run(read_seconds=4.0, num_calls=num_calls)
-    assert calls == num_calls
     assert measured.breakdown.ratio == pytest.approx(4.0)
 
 
@@ -146,9 +159,10 @@ def test_a_window_that_is_given_up_closes_the_profiler():
     clock, tracer = Clock(), Tracer()
     probe = Probe(clock, 4.0)
     recording = Window(
-        tracer, Path(), probe, EchoFactor(), lambda: None, 0, 10, clock=clock
+        tracer, Path(), probe, EchoFactor(), lambda: None, 0, 0, 10, clock=clock
     ).record()
     next(recording)
     assert tracer.is_open
     recording.close()
     assert not tracer.is_open
+    assert not probe.is_marking
