@@ -3,9 +3,10 @@
 For each backend, in a process of its own, a small convolutional model trains from a source whose
 reads take a known time: they wait, or they compute; one worker reads, or four do.
 
-- True t_downstream: an in-memory step, measured before and after each case.
-- True t_upstream: reads that wait: their own measured time over the workers. Reads that compute:
-  what the workers deliver while nothing else runs.
+- True R: training from memory, while as many threads as there are workers read at full speed and
+  throw away what they read. Nothing waits for anything, and both sides share the machine as they
+  do in training: seconds per read over seconds per step. The median of four such runs, before,
+  between and behind the reported ones.
 - Reported R: the median of the first windows of three calls of `fit()`.
 
     python benchmarks/ratio_accuracy.py [--backends jax,torch] [--ratios 1,4] [--json FILE]
@@ -14,12 +15,14 @@ reads take a known time: they wait, or they compute; one worker reads, or four d
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import statistics
 import tempfile
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workload import (
     BACKENDS,
@@ -31,6 +34,9 @@ from workload import (
     step_timer_class,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WORKERS = (1, 4)
 KINDS = ("waiting", "computing")
@@ -47,37 +53,58 @@ def measure(ratios: list[float]) -> dict:
 
     import keras_echo
 
-    model, Source, StepTimer = convolutional_model(), source_class(), step_timer_class()
+    model, source_of, timer_of = convolutional_model(), source_class(), step_timer_class()
     matrix = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
 
-    def in_memory_step(verbose: int) -> float:
-        timer = StepTimer(20, 60)
-        model.fit(Source(num_steps=62), verbose=verbose, callbacks=[timer])
-        return timer.step_seconds
-
-    def compute(loops: int) -> None:
-        for _ in range(loops):
+    def compute(loops: float) -> None:
+        for _ in range(round(loops)):
             matrix @ matrix  # lets other threads run, as decoders do
 
-    def drained(read: object, workers: int, count: int) -> float:
-        """Seconds per read with all workers at work."""
-        begin = time.perf_counter()
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda _: read(), range(count)))
-        return (time.perf_counter() - begin) / count
+    def in_memory(verbose: int = 0) -> float:
+        """Seconds per step."""
+        timer = timer_of(20, 60)
+        model.fit(source_of(num_steps=62), verbose=verbose, callbacks=[timer])
+        return timer.step_seconds
+
+    def beside_readers(read: Callable[[], None], workers: int, verbose: int) -> tuple[float, float]:
+        """Seconds per read and per step, with neither waiting for the other."""
+        ends: list[float] = []
+        done = threading.Event()
+
+        def reader() -> None:
+            while not done.is_set():
+                read()
+                ends.append(time.perf_counter())
+
+        threads = [threading.Thread(target=reader) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        step_seconds = in_memory(verbose)
+        while len(ends) < 3 * workers:
+            time.sleep(0.01)
+        done.set()
+        for thread in threads:
+            thread.join()
+        last = sorted(ends)[workers - 1 :]  # the readers began together
+        return (last[-1] - last[0]) / (len(last) - 1), step_seconds
+
+    def reader_of(kind: str, workers: int, ratio: float) -> Callable[[], None]:
+        step_seconds = in_memory()
+        if kind == "waiting":
+            return functools.partial(time.sleep, ratio * workers * step_seconds)
+        loops = 200.0
+        for _ in range(2):  # reading slows training down, which changes R
+            read = functools.partial(compute, loops)
+            read_seconds, step_seconds = beside_readers(read, workers, 0)
+            loops *= ratio * step_seconds / read_seconds
+        return functools.partial(compute, max(1.0, loops))
 
     def case(kind: str, workers: int, ratio: float, factor: float, verbose: int) -> dict:
-        before = in_memory_step(verbose)
-        if kind == "waiting":
-            read = lambda: time.sleep(ratio * workers * before)  # noqa: E731
-        else:
-            # Calibrated with all workers at work: four of them share two cores.
-            loop = drained(lambda: compute(200), workers, 4 * workers) / 200
-            read = lambda: compute(max(1, round(ratio * before / loop)))  # noqa: E731
-        upstream = drained(read, workers, 4 * workers) if kind == "computing" else 0.0
+        read = reader_of(kind, workers, ratio)
+        true = [beside_readers(read, workers, verbose)]
         reported = []
         for _ in range(WINDOWS):
-            source = Source(read, workers=workers)
+            source = source_of(read, workers=workers)
             with (
                 keras_echo.EchoingPyDataset(
                     source, echo_factor=factor, steps_per_epoch=STEPS
@@ -86,34 +113,34 @@ def measure(ratios: list[float]) -> dict:
             ):
                 callback = keras_echo.DataEchoCallback(dataset, logs, adapt=False, verbose=0)
                 model.fit(dataset, verbose=verbose, callbacks=[callback])
-            if kind == "waiting":
-                upstream += statistics.mean(source.seconds) / workers / WINDOWS
             reported += [decision.breakdown for decision in callback.decisions]
-        downstream = (before + in_memory_step(verbose)) / 2
-        true = upstream / downstream
-        ratios_reported = sorted(found.ratio for found in reported)
+            true.append(beside_readers(read, workers, verbose))
+        true_ratio = statistics.median(up / down for up, down in true)
+        ratios_reported = [found.ratio for found in reported]
         return {
             "kind": kind,
             "workers": workers,
             "ratio": ratio,
             "echo_factor": factor,
             "verbose": verbose,
-            "true_ratio": true,
+            "true_ratio": true_ratio,
+            "true_ratios": [up / down for up, down in true],
             "reported_ratio": statistics.median(ratios_reported),
             "reported_ratios": ratios_reported,
-            "error": statistics.median(ratios_reported) / true - 1,
-            "upstream_error": statistics.median(f.upstream_seconds for f in reported) / upstream
+            "error": statistics.median(ratios_reported) / true_ratio - 1,
+            "upstream_error": statistics.median(found.upstream_seconds for found in reported)
+            / statistics.median(up for up, _ in true)
             - 1,
-            "downstream_error": statistics.median(f.downstream_seconds for f in reported)
-            / downstream
+            "downstream_error": statistics.median(found.downstream_seconds for found in reported)
+            / statistics.median(down for _, down in true)
             - 1,
             "origins": sorted({found.origin for found in reported}),
         }
 
-    in_memory_step(0)  # compiles
+    in_memory()  # compiles
     return {
         "backend": keras.backend.backend(),
-        "in_memory_step_seconds": in_memory_step(0),
+        "in_memory_step_seconds": in_memory(),
         "cases": [
             case(kind, workers, ratio, factor, verbose)
             for kind, workers, ratio in itertools.product(KINDS, WORKERS, ratios)

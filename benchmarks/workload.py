@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
 RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0)

@@ -65,10 +65,9 @@ class Tracer:
             ProfilerError: The profiler cannot start, or the directory cannot be written to.
         """
         with self._lock:
-            if self._session is None:
-                self._session = session(self._backend or _keras_backend())
+            opened = self._opened()
             if self._active:
-                raise busy(self._session.backend)
+                raise busy(opened.backend)
             self._logdir = Path(logdir)
             try:
                 self._logdir.mkdir(parents=True, exist_ok=True)
@@ -78,7 +77,7 @@ class Tracer:
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
             try:
-                self._session.start(self._scratch)
+                opened.start(self._scratch)
             except BaseException:
                 self._clean()
                 raise
@@ -116,8 +115,7 @@ class Tracer:
         Args:
             values: A structure of arrays; other things in it are ignored.
         """
-        if self._session is not None:
-            self._session.synchronize(values)
+        self._opened().synchronize(values)
 
     def stop(
         self,
@@ -171,6 +169,11 @@ class Tracer:
                 self._active = False
                 self._session.abandon()
             self._clean()
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            self._session = session(self._backend or _keras_backend())
+        return self._session
 
     def _clean(self) -> None:
         scratch, self._scratch = self._scratch, None

@@ -3,6 +3,7 @@
 Run in a process of its own, with KERAS_BACKEND set: `record.py LOGDIR '{"read": 0.02, ...}'`.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -71,6 +72,7 @@ class Window(keras.callbacks.Callback):
         self.tracer, self.logdir, self.steps = tracer, logdir, steps
         self.reads, self.readers = reads, readers
         self.path = None
+        self.step = contextlib.ExitStack()
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == WARM_UP:
@@ -78,10 +80,11 @@ class Window(keras.callbacks.Callback):
             self.tracer.start(self.logdir)
         last = WARM_UP + self.steps
         if WARM_UP <= batch < last:
-            self.tracer.step(batch)
+            self.step.close()
+            self.step.enter_context(self.tracer.step(batch))
         elif batch == last:
             self.tracer.synchronize(logs)
-            self.tracer.end_step()
+            self.step.close()
             reads = self.reads[-2 * self.readers - self.steps :] if self.reads is not None else ()
             self.path = self.tracer.stop(reads, readers=self.readers)
 
