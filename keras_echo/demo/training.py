@@ -1,4 +1,4 @@
-"""The demo: one model trained twice from a slow store, without and with echoing."""
+"""The demo: one model trained from a slow store: without echoing, adaptively, with a known R."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_echo.callback import DataEchoCallback
 from keras_echo.dataset import EchoingPyDataset
 from keras_echo.demo.digits import SHARDS, RemoteShards, shard_name, write_digits
 from keras_echo.demo.plot import plot
@@ -32,7 +33,9 @@ _SHIFT_PIXELS = 2
 
 
 def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
-    """Trains without and with echoing; writes a plot and TensorBoard logs.
+    """Trains without echoing, with `DataEchoCallback`, and with a factor picked by hand.
+
+    Writes a plot and TensorBoard logs.
 
     Args:
         output: Directory for what is written.
@@ -57,7 +60,11 @@ def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
             )
             runs = [
                 _train(url, validation, output, name, factor, target, max_seconds)
-                for name, factor in (("without echoing", 1.0), ("with echoing", max(1.0, ratio)))
+                for name, factor in (
+                    ("without echoing", 1.0),
+                    ("adaptive echoing", None),
+                    ("hand-picked factor", max(1.0, ratio)),
+                )
             ]
     picture = output / "validation_accuracy.png"
     plot(runs, target, picture)
@@ -174,7 +181,7 @@ class _Recorder(keras.callbacks.Callback):
         ):
             self._writer.scalar(f"demo/{tag}", value, step=point.steps, wall_time=time.time())
         print(
-            f"\r{self._name:>15}: {seconds:5.1f} s, {point.steps:5} steps, "
+            f"\r{self._name:>18}: {seconds:5.1f} s, {point.steps:5} steps, "
             f"{point.fresh_batches:5} fresh batches, validation accuracy {percent(accuracy)} ",
             end="",
             flush=True,
@@ -189,31 +196,35 @@ def _train(
     validation: Batch,
     output: Path,
     name: str,
-    factor: float,
+    factor: float | None,
     target: float,
     max_seconds: float,
 ) -> Run:
+    """One run; without a factor, `DataEchoCallback` finds it, from 1 on."""
     rng = np.random.default_rng(_SEED)
     source = RemoteShards(url)
+    logs = output / name.replace(" ", "_")
     with (
-        EventWriter(output / name.replace(" ", "_")) as writer,
+        EventWriter(logs) as writer,
         EchoingPyDataset(
             source,
-            echo_factor=factor,
-            shuffle_buffer=_SHUFFLE_BUFFER if factor > 1 else 0,  # there are no copies to part
+            echo_factor=factor or 1.0,
+            shuffle_buffer=0 if factor == 1 else _SHUFFLE_BUFFER,  # there are no copies to part
             augment=lambda batch: _shifted(batch, rng),
             steps_per_epoch=_STEPS_PER_EPOCH,
             seed=_SEED,
         ) as dataset,
     ):
         recorder = _Recorder(name, dataset, writer, target, max_seconds)
+        # In a directory of its own: TensorBoard follows one event file in each.
+        adapting = [] if factor else [DataEchoCallback(dataset, logs / "keras_echo")]
         _model().fit(
             dataset,
             epochs=sys.maxsize,
             validation_data=validation,
             validation_batch_size=500,
             verbose=0,
-            callbacks=[recorder],
+            callbacks=[*adapting, recorder],
         )
     source.close()
-    return Run(name, factor, tuple(recorder.curve))
+    return Run(name, dataset.echo_factor, tuple(recorder.curve))
