@@ -35,8 +35,9 @@ def verdict(breakdown: StepBreakdown) -> str:
     if not math.isfinite(breakdown.ratio):
         return "Whether training waits for its input cannot be told from this trace."
     if breakdown.input_bound:
+        least = "at least " if breakdown.bound == "lower" else ""
         return (
-            f"Input-bound: each fresh batch can be used {breakdown.ratio:.1f} times "
+            f"Input-bound: each fresh batch can be used {least}{breakdown.ratio:.1f} times "
             "before the extra steps cost time."
         )
     # Half a tenth above 1 is measurement noise, not a bottleneck.
@@ -65,7 +66,7 @@ def render(breakdown: StepBreakdown) -> str:
             f"  step time     {_seconds(breakdown.step_seconds)}",
             f"  input wait    {_wait(breakdown)}",
             f"  t_upstream    {_upstream(breakdown)}",
-            f"  t_downstream  {_seconds(breakdown.downstream_seconds)} per optimizer step",
+            f"  t_downstream  {_downstream(breakdown)}",
             f"  R             {_ratio(breakdown)}",
         ]
     lines.append(f"  verdict       {verdict(breakdown)}")
@@ -95,6 +96,13 @@ def _upstream(breakdown: StepBreakdown) -> str:
     if breakdown.num_readers:
         text += f", readers: {breakdown.num_readers}"
     return words[breakdown.bound] + text if math.isfinite(breakdown.upstream_seconds) else "unknown"
+
+
+def _downstream(breakdown: StepBreakdown) -> str:
+    text = f"{_seconds(breakdown.downstream_seconds)} per optimizer step"
+    # Without the waits, all that is known is how long the device worked.
+    least = "" if math.isfinite(breakdown.wait_seconds) else "at least "
+    return least + text if math.isfinite(breakdown.downstream_seconds) else "unknown"
 
 
 def _ratio(breakdown: StepBreakdown) -> str:
