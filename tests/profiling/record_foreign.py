@@ -49,12 +49,13 @@ class Clock(keras.callbacks.Callback):
         self.ends.append(time.perf_counter())
 
     def truth(self, calls=None, per_call=1, read=READ):
-        """Says how many optimizer steps were profiled, how long one took, and the most R can be."""
+        """Says how many optimizer steps were profiled, and what of each is known, in seconds."""
         ends = self.ends if calls is None else self.ends[WARM_UP - 1 : WARM_UP + calls]
         return {
             "steps": (len(self.ends) if calls is None else calls) * per_call,
             "step": float(np.mean(np.diff(ends))) / per_call,
-            "ratio": read / PAUSE * per_call,
+            "read": read,
+            "pause": PAUSE / per_call,
         }
 
 
@@ -105,7 +106,7 @@ def tensorflow_callback_pydataset(logdir):
 
 
 def tensorflow_callback_pydataset_workers(logdir):
-    return tf_callback(logdir, Source(read=0.05, workers=2), read=0.025)
+    return tf_callback(logdir, Source(read=0.05, workers=2, max_queue_size=2), read=0.025)
 
 
 def tensorflow_callback_tfdata(logdir):

@@ -19,6 +19,7 @@ def torch_trace(steps=5):
         events += [
             common | {"name": f"ProfilerStep#{n}", "ts": start, "dur": 3000},
             common | {"name": fetch, "ts": start, "dur": 2000},
+            common | {"name": "aten::stack", "cat": "cpu_op", "ts": start + 9, "dur": 5},
         ]
     return {"traceEvents": events, "baseTimeNanoseconds": 10**18, "host_name": "here"}
 
@@ -60,7 +61,7 @@ def test_unfinished_spans_are_left_out():
     trace["traceEvents"][-1]["args"] = {"finished": False}
     space = kineto.convert(trace)
     (host,) = [plane for plane in space.planes if plane.name == names.HOST_PLANE]
-    assert sum(len(line.events) for line in host.lines) == 9
+    assert sum(len(line.events) for line in host.lines) == 14
 
 
 def test_one_line_for_each_bad_file_and_the_good_ones_reported(tmp_path, capsys):
