@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keras_echo.profiling import kineto, names, xspace
@@ -76,6 +76,7 @@ TRACES = st.fixed_dictionaries(
 
 
 @given(TRACES | JSON)
+@example({"traceEvents": [{"ph": "X", "name": "\ud800", "cat": "kernel", "ts": 1, "dur": 1}]})
 def test_any_json_gives_a_breakdown_or_an_error(tmp_path_factory, trace):
     path = tmp_path_factory.mktemp("trace") / "any.pt.trace.json"
     path.write_text(json.dumps(trace))
