@@ -1,5 +1,6 @@
 """Real windows of the backend that KERAS_BACKEND names, each recorded in a process of its own."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from keras_echo.profiling import xspace
 from keras_echo.profiling.analyze import analyze
+from keras_echo.profiling.breakdown import breakdown
+from keras_echo.profiling.extract import extract
 
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 RECORD = Path(__file__).with_name("record_window.py")
@@ -78,13 +82,19 @@ print(json.dumps([float(known[k]) for k in ("steptime_ms_average", "infeed_time_
 @pytest.mark.skipif(util.find_spec("xprof") is None, reason="xprof is not installed")
 @pytest.mark.parametrize("window", WINDOWS)
 def test_xprof_reports_the_same_step_time_and_input_share(recorded, window):
-    logdir, truth = recorded(*window)
-    (ours,) = analyze(logdir)
+    _, truth = recorded(*window)
+    ratio, workers, echo, _ = window
     step, wait = run("-c", XPROF, truth["path"])
-    # The same trace is read twice: the machine's load cancels out.
-    assert step == pytest.approx(ours.step_seconds * 1e3, rel=0.05)
-    assert wait / step == pytest.approx(ours.wait_fraction, abs=0.05)
-    assert (wait / step > 0.2) == (window[0] / window[2] > 1)
+    spans = extract(xspace.read(truth["path"]))
+    # XProf leaves out a window's first and last step. That matters where several readers deliver
+    # in bursts; there the same steps are compared.
+    inner = dataclasses.replace(spans, steps=spans.steps[1:-1])
+    for known in (inner, spans) if workers == 1 else (inner,):
+        ours = breakdown(known)
+        # The same trace is read twice: the machine's load cancels out.
+        assert step == pytest.approx(ours.step_seconds * 1e3, rel=0.05)
+        assert wait / step == pytest.approx(ours.wait_fraction, abs=0.05)
+    assert (wait / step > 0.2) == (ratio / echo > 1)
 
 
 def test_a_running_session_is_a_clean_error(tmp_path):
