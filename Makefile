@@ -7,12 +7,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-protobuf6 lint docs bench clean
 
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
 
 test: $(VENV)/.dev $(BACKENDS:%=test-%)  ## the whole suite, once per backend
+
+test-protobuf6: $(VENV)-protobuf6/.done  ## the reading of traces with protobuf 6, without a backend
+	$(TEST_ENVIRONMENT) $(VENV)-protobuf6/bin/python -m pytest tests/profiling
+
+$(VENV)-protobuf6/.done: pyproject.toml constraints.txt
+	test -x $(VENV)-protobuf6/bin/python || python3 -m venv $(VENV)-protobuf6
+	grep -v '^protobuf==' constraints.txt > $(VENV)-protobuf6/constraints.txt
+	$(VENV)-protobuf6/bin/pip install --quiet --constraint $(VENV)-protobuf6/constraints.txt \
+		--editable . 'protobuf==6.31.*' hypothesis pytest pytest-timeout
+	touch $@
 
 test-%: $(VENV)/.dev
 	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python -m pytest
@@ -39,8 +49,8 @@ $(VENV)/.demo-%: $(VENV)/.base
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) --editable '.[tensorflow,jax,torch,examples,docs,dev]'
+	$(PIP) --editable '.[tensorflow,jax,torch,profile,examples,docs,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-protobuf6 site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

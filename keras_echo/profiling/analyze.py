@@ -14,7 +14,7 @@ from keras_echo.profiling.breakdown import breakdown
 from keras_echo.profiling.extract import extract
 from keras_echo.profiling.report import render, to_dict
 from keras_echo.profiling.result import StepBreakdown
-from keras_echo.profiling.xspace import TraceError
+from keras_echo.profiling.xspace import TraceError, unreadable
 
 _SUFFIXES = (".xplane.pb", *kineto.SUFFIXES)
 _HINT = (
@@ -68,29 +68,30 @@ def analyze_file(path: str | os.PathLike[str], *, echo_factor: float = 1.0) -> S
 
 
 def analyze_each(logdir: str | os.PathLike[str]) -> list[tuple[Path, StepBreakdown | TraceError]]:
-    """Says the same as `analyze`, with the error for every trace that cannot be read.
+    """Says the same as `analyze`, with the error for all that cannot be read.
 
     Args:
         logdir: A TensorBoard log directory, or one trace file.
 
     Returns:
-        Pairs of a file and what it says, ordered by path.
+        Pairs of a file (or a directory that cannot be read) and what it says, ordered by path.
 
     Raises:
         TraceError: There is no such directory, or no trace in it.
     """
-    root = Path(logdir)
     results: list[tuple[Path, StepBreakdown | TraceError]] = []
-    for path in _traces(root):
+    paths, blocked = _traces(Path(logdir))
+    for path in paths:
         try:
             results.append((path, analyze_file(path)))
         except TraceError as error:
             results.append((path, error))
         except MemoryError:
-            got = f"a file of {path.stat().st_size} bytes"
             remedy = "Record fewer steps"
-            results.append((path, TraceError(expected(str(path), "fit in memory", got, remedy))))
-    return results
+            must = expected(str(path), "fit in memory", "more than there is", remedy)
+            results.append((path, TraceError(must)))
+    results += [(Path(error.filename), unreadable(error.filename, error)) for error in blocked]
+    return sorted(results, key=lambda result: result[0])
 
 
 def main_analyze(logdir: str | os.PathLike[str], as_json: bool = False) -> int:
@@ -113,31 +114,59 @@ def main_analyze(logdir: str | os.PathLike[str], as_json: bool = False) -> int:
             # A path may hold a line break, and the promise is one line for each file.
             sys.stderr.write(" ".join(str(result).split()) + "\n")
     if as_json:
-        sys.stdout.write(json.dumps([to_dict(result) for result in good], indent=2) + "\n")
-    elif good:
-        sys.stdout.write("\n\n".join(render(result) for result in good) + "\n")
-    return 0 if good else 2
+        text = json.dumps([to_dict(result) for result in good], indent=2, allow_nan=False) + "\n"
+    else:
+        text = "".join(f"{render(result)}\n\n" for result in good)[:-1]
+    return _write(text) or (0 if good else 2)
 
 
-def _traces(root: Path) -> list[Path]:
-    if root.is_file():
+def _write(text: str) -> int:
+    """Writes to stdout; returns an exit code, which is 0 too where the reader has seen enough."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        # A path may hold what the terminal cannot show.
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered must not be tried again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            remedy = "Write it elsewhere"
+            sys.stderr.write(expected("stdout", "take the report", error.strerror, remedy) + "\n")
+            return 1
+    return 0
+
+
+def _traces(root: Path) -> tuple[list[Path], list[OSError]]:
+    """Returns the trace files, and an error for each directory that cannot be read."""
+    try:
+        is_file, is_directory = root.is_file(), root.is_dir()
+    except OSError as error:
+        raise unreadable(root, error) from None
+    if is_file:
         if root.name.endswith(_SUFFIXES):
-            return [root]
+            return [root], []
         must = f"end in {', '.join(_SUFFIXES)}"
         raise TraceError(expected(str(root), must, root.name, _HINT))
-    if not root.is_dir():
+    if not is_directory:
         raise TraceError(expected("logdir", "be a directory", str(root), _HINT))
-    blocked: list[OSError] = []
     found: list[Path] = []
-    for folder, folders, files in os.walk(root, onerror=blocked.append):
+    blocked: list[OSError] = []
+    seen: set[str] = set()
+    # TensorBoard follows links as well, but a directory counts once, and loops end.
+    for folder, folders, files in os.walk(root, onerror=blocked.append, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         # Windows that are still being recorded lie in hidden directories.
-        folders[:] = [name for name in folders if not name.startswith(names.WINDOW)]
+        folders[:] = sorted(name for name in folders if not name.startswith(names.WINDOW))
         found += [
             Path(folder, name)
             for name in files
             if name.endswith(_SUFFIXES) and not name.startswith(".")
         ]
-    if not found:
-        got = f"{root}, which {'cannot be read' if blocked else 'has none'}"
-        raise TraceError(expected("logdir", "hold profiler traces", got, _HINT))
-    return sorted(found)
+    if not found and not blocked:
+        raise TraceError(expected("logdir", "hold profiler traces", str(root), _HINT))
+    return found, blocked

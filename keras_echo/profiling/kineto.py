@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import re
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
@@ -84,7 +82,7 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
     threads = _thread_names(listed)
     lines: dict[tuple[str, str], Any] = {}
     for event in events:
-        name, stats = decode(event["name"])
+        name, stats = decode(_text(event["name"]))
         args = event.get("args")
         args = args if isinstance(args, dict) else {}
         where = names.HOST_PLANE
@@ -93,11 +91,15 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
             where = f"/device:GPU:{device if isinstance(device, int) else 0}"
         if where not in builders:
             builders[where] = PlaneBuilder(xspace.plane(space, where))
-        key = (where, str(event.get("tid")))
+        key = (where, _text(event.get("tid")))
         if key not in lines:
             line_id = sum(plane == where for plane, _ in lines) + 1
             title = threads.get(key[1], f"thread {key[1]}")
-            title = title if where == names.HOST_PLANE else f"Stream #{args.get('stream', key[1])}"
+            title = (
+                title
+                if where == names.HOST_PLANE
+                else f"Stream #{_text(args.get('stream', key[1]))}"
+            )
             lines[key] = builders[where].line(line_id, title)
         start = min(round((event["ts"] - first) * 1e6), _LIMIT_PS)
         builders[where].event(
@@ -119,16 +121,12 @@ def read(path: str | os.PathLike[str]) -> Any:
     Raises:
         TraceError: The file cannot be read, or is no such trace.
     """
-    remedy = "Record the trace anew, and stop the profiler before the process ends"
+    data = xspace.contents(path)
     try:
-        data = Path(path).read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        trace = json.loads(data)
-    except OSError as error:
-        reason = error.strerror or "a damaged gzip file"
-        raise TraceError(expected(str(path), "be a readable file", reason, remedy)) from None
-    except (ValueError, EOFError, zlib.error, RecursionError):
+        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        trace = json.loads(text)
+    except (ValueError, EOFError, OSError, zlib.error, RecursionError):
+        remedy = "Record the trace anew, and stop the profiler before the process ends"
         got = "an empty file" if not data else "damaged or foreign content"
         raise TraceError(expected(str(path), "be a torch.profiler trace", got, remedy)) from None
     return convert(trace, str(path))
@@ -146,9 +144,14 @@ def _usable(event: Any) -> bool:
     if isinstance(args, dict) and args.get("finished") is False:
         return False
     return all(
-        isinstance(event.get(key), (int, float)) and math.isfinite(event[key]) and event[key] >= 0
+        isinstance(event.get(key), (int, float)) and 0 <= event[key] < _LIMIT_PS
         for key in ("ts", "dur")
     )
+
+
+def _text(value: Any) -> str:
+    """Returns text that UTF-8 can hold: JSON can spell half a character."""
+    return str(value).encode(errors="replace").decode()
 
 
 def _thread_names(listed: list[Any]) -> dict[str, str]:
@@ -157,7 +160,7 @@ def _thread_names(listed: list[Any]) -> dict[str, str]:
         if isinstance(event, dict) and event.get("name") == "thread_name":
             args = event.get("args")
             if isinstance(args, dict) and isinstance(args.get("name"), str):
-                found[str(event.get("tid"))] = args["name"]
+                found[_text(event.get("tid"))] = _text(args["name"])
     return found
 
 
@@ -171,10 +174,10 @@ def _describe(space: Any, trace: dict[str, Any], first: float, version: str) -> 
         environment = PlaneBuilder(xspace.plane(space, names.ENVIRONMENT_PLANE))
         environment.stat(names.START_TIME, start)
     if isinstance(trace.get("host_name"), str):
-        space.hostnames.append(trace["host_name"])
+        space.hostnames.append(_text(trace["host_name"]))
     properties = trace.get("deviceProperties")
     for number, known in enumerate(properties if isinstance(properties, list) else ()):
         for plane in space.planes:
             named = isinstance(known, dict) and isinstance(known.get("name"), str)
             if named and plane.name == f"/device:GPU:{known.get('id', number)}":
-                PlaneBuilder(plane).stat("device_type_string", known["name"])
+                PlaneBuilder(plane).stat("device_type_string", _text(known["name"]))

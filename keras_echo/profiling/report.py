@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_echo.profiling.result import StepBreakdown
 
+_NOISE = 1.05
+"""Half a tenth above 1 is measurement noise, not a bottleneck."""
+
 
 def to_dict(breakdown: StepBreakdown) -> dict[str, Any]:
     """Returns a breakdown as data for JSON, which has no NaN: what is unknown is None."""
@@ -29,23 +32,23 @@ def to_dict(breakdown: StepBreakdown) -> dict[str, Any]:
 
 def verdict(breakdown: StepBreakdown) -> str:
     """Returns one sentence: is the training input-bound, and what would echoing do."""
-    _, high = breakdown.ratio_range
+    low, high = breakdown.ratio_range
     if not breakdown.steps:
         return "Nothing can be said: no training steps were found."
     if not math.isfinite(breakdown.ratio):
         return "Whether training waits for its input cannot be told from this trace."
-    if breakdown.input_bound:
-        return (
-            f"Input-bound: each fresh batch can be used {breakdown.ratio:.1f} times "
-            "before the extra steps cost time."
-        )
-    # Half a tenth above 1 is measurement noise, not a bottleneck.
-    if high <= 1.05:
+    if high <= _NOISE:
         return "Not input-bound: echoing would not save time."
+    if breakdown.input_bound:
+        uses = f"{low:.1f}" if breakdown.bound == "exact" else f"{low:.1f} to {high:.1f}"
+        return (
+            f"Input-bound: each fresh batch can be used {uses} times before the extra steps "
+            "cost time."
+        )
     if breakdown.starved_fraction >= 0.05:
         return (
             f"Training waits {breakdown.starved_fraction:.0%} of the time; whether echoing helps "
-            f"depends on the reading time, which the trace does not show."
+            "depends on the reading time, which the trace does not show."
         )
     if not math.isfinite(breakdown.wait_fraction):
         return f"At most a factor of {high:.1f} is to be gained; the trace does not show the wait."
@@ -65,15 +68,12 @@ def render(breakdown: StepBreakdown) -> str:
             f"  step time     {_seconds(breakdown.step_seconds)}",
             f"  input wait    {_wait(breakdown)}",
             f"  t_upstream    {_upstream(breakdown)}",
-            f"  t_downstream  {_seconds(breakdown.downstream_seconds)} per optimizer step",
+            f"  t_downstream  {_downstream(breakdown)}",
             f"  R             {_ratio(breakdown)}",
         ]
     lines.append(f"  verdict       {verdict(breakdown)}")
     if breakdown.steps and math.isfinite(breakdown.ratio):
-        lines.append(
-            f"  echo factor   {breakdown.recommended_factor:.1f} recommended; the cost model "
-            f"predicts {breakdown.speedup():.1f}x the optimizer steps in the same time"
-        )
+        lines.append(f"  echo factor   {_factor(breakdown)}")
     return "\n".join(lines + missing)
 
 
@@ -95,6 +95,24 @@ def _upstream(breakdown: StepBreakdown) -> str:
     if breakdown.num_readers:
         text += f", readers: {breakdown.num_readers}"
     return words[breakdown.bound] + text if math.isfinite(breakdown.upstream_seconds) else "unknown"
+
+
+def _downstream(breakdown: StepBreakdown) -> str:
+    text = f"{_seconds(breakdown.downstream_seconds)} per optimizer step"
+    # Without the waits, all that is known is how long the device worked.
+    least = "" if math.isfinite(breakdown.wait_seconds) else "at least "
+    return least + text if math.isfinite(breakdown.downstream_seconds) else "unknown"
+
+
+def _factor(breakdown: StepBreakdown) -> str:
+    factor = f"{breakdown.recommended_factor:.1f}"
+    if breakdown.bound == "upper" and breakdown.ratio > _NOISE:
+        return f"{factor} until more is known"
+    least = "at least " if breakdown.bound == "lower" else ""
+    return (
+        f"{factor} recommended; the cost model predicts {least}{breakdown.speedup():.1f}x the "
+        "optimizer steps in the same time"
+    )
 
 
 def _ratio(breakdown: StepBreakdown) -> str:

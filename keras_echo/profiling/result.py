@@ -9,21 +9,24 @@ from typing import Literal
 Bound = Literal["exact", "lower", "upper"]
 
 MISSING_STEPS = (
-    "no step markers: profile through keras_echo.DataEchoCallback, or wrap every training step in "
-    "the profiler's step annotation"
+    "no training steps: profile through keras_echo.DataEchoCallback, or wrap every training step "
+    "in the profiler's own annotation (tf.profiler.experimental.Trace with step_num= and _r=1, "
+    "jax.profiler.StepTraceAnnotation, or call step() of torch.profiler.profile)"
 )
 MISSING_WAITS = (
     "no input wait: train on a keras_echo.EchoingPyDataset, or record with the profiler's Python "
-    "tracer switched on"
+    "tracer switched on (for JAX, python_tracer_level = 1 in jax.profiler.ProfileOptions)"
 )
 MISSING_READS = (
     "no upstream reads, so R is a bound: train on a keras_echo.EchoingPyDataset to have them marked"
 )
 MISSING_READERS = (
-    "no number of readers, so those that were seen are counted: pass readers= with each read"
+    "no number of readers, so those that were seen are counted: train on a "
+    "keras_echo.EchoingPyDataset, or pass readers= with each read"
 )
 MISSING_DEVICE = (
-    "no device events although the device runs on its own: switch the profiler's device tracer on"
+    "no device events: switch the profiler's device tracer on; on a CPU, JAX runs small steps on "
+    "the training thread, which shows none"
 )
 MISSING_WORK = "no time outside the input wait: profile more steps, after compilation"
 

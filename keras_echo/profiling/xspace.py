@@ -5,6 +5,7 @@ With or without TensorFlow in the process: the schema is this package's own.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -71,13 +72,35 @@ def read(path: str | os.PathLike[str]) -> Any:
     Raises:
         TraceError: The file cannot be read, or is no trace.
     """
+    return parse(contents(path), str(path))
+
+
+def contents(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        TraceError: The file cannot be read.
+    """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        remedy = "Give a file that exists and that you may read"
-        raise TraceError(expected(str(path), "be a readable file", reason, remedy)) from None
-    return parse(data, str(path))
+        # A pipe would be waited for without end.
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError(errno.EINVAL, "no regular file")
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: str | os.PathLike[str], error: Exception) -> TraceError:
+    """Returns the error for a file or directory that the system refuses to read."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    remedy = "Give a path that exists and that you may read"
+    return TraceError(expected(str(path), "be readable", reason, remedy))
 
 
 def write(space: Any, path: str | os.PathLike[str]) -> None:

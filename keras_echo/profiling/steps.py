@@ -1,0 +1,112 @@
+"""Finds the training steps of a trace: by their markers, or by what every step must do."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_echo.profiling import names
+from keras_echo.profiling.spans import merge, no_spans, starts_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keras_echo.profiling.plane import Plane
+    from keras_echo.profiling.spans import Array
+
+    Marked = tuple[Any, Array]
+
+# Keras's TensorBoard callback.
+_PROFILED_BATCH = re.compile(r"Profiled batch( \d+)?$")
+_TORCH_STEP = re.compile(r"ProfilerStep#\d+$")
+# Gradients are what training computes and validation doesn't.
+_GRADIENT = re.compile(r"\bgradient_tape/|^autograd::engine::")
+
+
+def marked_steps(host: Plane) -> Marked | tuple[None, Array]:
+    """Finds the line with the step markers, and the steps; the most specific marker wins."""
+    number, root = host.stat_ids(names.STEP_NUM), host.stat_ids(names.ROOT)
+
+    def named(wanted: Callable[[str], Any]) -> Iterator[Marked]:
+        ids = host.ids(wanted)
+        return ((line, host.spans(line, ids)) for line in host.lines)
+
+    def numbered(roots: bool) -> Iterator[Marked]:
+        for line in host.lines if number else ():
+            found = []
+            for event in line.events:
+                # Most events carry no such stat: ids are compared, values never read.
+                held = {stat.metadata_id for stat in event.stats}
+                if held & number and (not roots or held & root):
+                    found.append(event)
+            yield line, host.times(line, found, len(found))
+
+    candidates: tuple[Callable[[], Iterator[Marked]], ...] = (
+        lambda: named(lambda name: name == names.STEP),
+        lambda: named(_PROFILED_BATCH.match),
+        lambda: named(_TORCH_STEP.match),
+        lambda: numbered(roots=True),
+        lambda: numbered(roots=False),
+    )
+    for candidate in candidates:
+        line, steps = max(candidate(), key=lambda x: len(x[1]), default=(None, no_spans()))
+        if line is not None and len(steps):
+            return line, steps
+    return None, no_spans()
+
+
+def unmarked_steps(host: Plane, waits: Array) -> Array:
+    """Takes each step from one fetch to the next, or from one dispatch to the next.
+
+    Args:
+        host: The host's plane.
+        waits: The fetches; those of a validation and of Keras's peeks may be among them.
+
+    Returns:
+        The steps; none where the trace shows too little.
+    """
+    calls = _jax_calls(host)
+    starts = waits[:, 0] if len(waits) >= 3 else calls[:, 0]
+    if len(starts) < 3:
+        return no_spans()
+    # The last fetch has no end, but what follows it says whether it was for training.
+    spans = np.column_stack((starts, np.append(starts[1:], np.inf)))
+    gradients = host.all_spans(host.lines, host.ids(_GRADIENT.search))
+    for work in (calls, gradients):
+        trained = starts_in(work, spans) > 0
+        # Before a fetch that is not for training lie the end of an epoch and its callbacks.
+        steps = spans[:-1][trained[:-1] & trained[1:]]
+        if len(steps):
+            return steps
+    return spans[:-1]
+
+
+def _jax_calls(host: Plane) -> Array:
+    """Returns the calls of the jitted function that trains, as far as can be told."""
+    best, most = no_spans(), (False, 0.0)
+    for key in host.ids(lambda name: name.startswith("PjitFunction(")):
+        # Keras and most others call it something with "train"; else it takes the most time. Not
+        # in total, which compilation would decide.
+        named = "train" in host.plane.event_metadata[key].name
+        for line in host.lines:
+            # A call may show twice, nested.
+            calls = merge(host.spans(line, frozenset((key,))))
+            if len(calls) >= 3:
+                time = len(calls) * float(np.median(calls[:, 1] - calls[:, 0]))
+                if (named, time) > most:
+                    best, most = calls, (named, time)
+    return best
+
+
+def ready_step_seconds(host: Plane) -> float | None:
+    """Returns what a step took for which batches had been put aside, where that was noted."""
+    ids = host.ids(lambda name: name == names.READY_STEPS)
+    for line in host.lines if ids else ():
+        for event in host.events(line, ids):
+            stats = host.stats(event)
+            seconds, steps = stats.get(names.SECONDS), stats.get(names.NUM_STEPS)
+            if isinstance(seconds, float) and isinstance(steps, float):
+                return seconds / steps if 0 < seconds < 1e9 and steps >= 1 else None
+    return None
