@@ -231,7 +231,8 @@ class DataEchoCallback(keras.callbacks.Callback):
         breakdown, problem = measured
         self._history.append(breakdown)
         previous = self._factor.value
-        factor, reason = decide(
+        step = self._first_step + self._last_batch
+        factor, reason, is_certain = decide(
             self._history, previous, min_factor=self._min_factor, max_factor=self._max_factor
         )
         if problem is not None:
@@ -242,10 +243,10 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._problems.add(problem)
         if not self._adapt:
             factor, reason = previous, f"{reason}; adapt=False"
+        elif not is_certain:
+            self._schedule.repeat(step)
         self._factor.value = factor
-        decision = EchoDecision(
-            self._first_step + self._last_batch, breakdown, factor, previous, reason
-        )
+        decision = EchoDecision(step, breakdown, factor, previous, reason)
         self.decisions.append(decision)
         if self._verbose:
             print(f"\nEpoch {self._epoch + 1}: {journal.line(decision)}")

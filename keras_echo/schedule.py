@@ -100,6 +100,10 @@ class Schedule:
         self._is_first = False
         return ready, int(min(wanted, possible - ready))
 
+    def repeat(self, step: int) -> None:
+        """Asks for the next window at once."""
+        self.next_step = step
+
     def spent(self, seconds: float) -> None:
         """A window took so long of the training thread, apart from the steps."""
         self._spent_seconds += seconds

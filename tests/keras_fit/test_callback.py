@@ -60,7 +60,8 @@ def test_it_finds_that_training_waits_and_echoes(tmp_path, capsys):
     assert first.breakdown.wait_fraction > 0.3
     assert profiles(tmp_path)
     assert history.history["echo_factor"] == [3.0, 3.0]
-    assert history.history["echo_ratio"][0] == first.breakdown.ratio
+    ratios = [decision.breakdown.ratio for decision in callback.decisions]
+    assert set(history.history["echo_ratio"]) <= set(ratios)
     printed = capsys.readouterr().out
     assert "\nEpoch 1: DataEchoCallback raises echo_factor from 1 to 3. R = " in printed
     assert "above max_factor 3: training waits" in printed
@@ -171,15 +172,15 @@ def test_interrupted_in_a_window_the_next_fit_profiles_again(tmp_path, is_same):
             trained.fit(data, verbose=0, callbacks=[interrupted, Interrupt(14)])
         callback = interrupted if is_same else DataEchoCallback(data, tmp_path, verbose=0)
         trained.fit(data, verbose=0, callbacks=[callback])
-    assert [decision.breakdown.origin for decision in callback.decisions] == ["trace"]
-    assert len(profiles(tmp_path)) == 1
+    assert {decision.breakdown.origin for decision in callback.decisions} == {"trace"}
+    assert len(profiles(tmp_path)) == len(callback.decisions)
     assert not list(tmp_path.glob(".window-*"))
 
 
 def test_steps_go_on_over_several_fits(tmp_path):
     trained = model()
     with dataset() as data:
-        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        callback = DataEchoCallback(data, tmp_path, adapt=False, verbose=0)
         for _ in range(2):
             trained.fit(data, verbose=0, callbacks=[callback])
     assert [decision.step for decision in callback.decisions] == [20, 52]
@@ -190,7 +191,7 @@ def test_several_steps_per_execution(tmp_path):
     with dataset(steps=64) as data:
         callback = DataEchoCallback(data, tmp_path, verbose=0)
         model(steps_per_execution=4).fit(data, verbose=0, callbacks=[callback])
-    (decision,) = callback.decisions
+    decision = callback.decisions[0]
     assert decision.breakdown.origin == "trace"
     assert decision.factor > 1
     assert decision.step == 24  # after the warm-up, three calls from step 12 on
@@ -283,7 +284,7 @@ def test_a_factor_alone_is_measured_too(tmp_path):
     data = data.apply(keras_echo.echo(factor)).repeat()
     callback = DataEchoCallback(factor, tmp_path, verbose=0)
     model().fit(data, steps_per_epoch=24, shuffle=False, verbose=0, callbacks=[callback])
-    (decision,) = callback.decisions
+    decision = callback.decisions[0]
     if BACKEND == "tensorflow":
         assert decision.breakdown.origin == "trace"
         assert factor.value > 1

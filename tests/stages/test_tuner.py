@@ -26,7 +26,7 @@ def followed(ratios, factor=1.0, max_factor=8.0):
     factors, windows = [], []
     for ratio in ratios:
         windows.append(measured(ratio))
-        factor, _ = decide(windows, factor, min_factor=1.0, max_factor=max_factor)
+        factor, _, _ = decide(windows, factor, min_factor=1.0, max_factor=max_factor)
         factors.append(factor)
     return factors
 
@@ -39,7 +39,7 @@ def followed(ratios, factor=1.0, max_factor=8.0):
 )
 def test_a_new_factor_is_within_its_limits(windows, factor, least, more):
     found = [measured(*window) for window in windows]
-    after, reason = decide(found, factor, min_factor=least, max_factor=least + more)
+    after, reason, _ = decide(found, factor, min_factor=least, max_factor=least + more)
     assert after == factor or least - 0.01 <= after <= least + more + 0.01
     assert reason.startswith("R ")
 
@@ -76,14 +76,14 @@ def test_one_disturbed_window_among_three_changes_nothing(ratio, outlier):
 
 
 def test_what_the_cap_costs_is_said():
-    factor, reason = decide([measured(16.0)], 1.0, min_factor=1.0, max_factor=8.0)
+    factor, reason, _ = decide([measured(16.0)], 1.0, min_factor=1.0, max_factor=8.0)
     assert factor == 8.0
     assert reason == "R = 16.00, above max_factor 8: training waits 50% of the time"
 
 
 def test_bounds_move_the_factor_towards_where_r_may_be():
     def after(*window, factor=4.0):
-        return decide([measured(*window)], factor, min_factor=1.0, max_factor=8.0)
+        return decide([measured(*window)], factor, min_factor=1.0, max_factor=8.0)[:2]
 
     assert after(6.0, "lower") == (6.0, "R is at least 6.00")
     assert after(2.0, "lower") == (4.0, "R is at least 2.00")
@@ -95,10 +95,22 @@ def test_bounds_move_the_factor_towards_where_r_may_be():
 
 
 def test_what_is_unknown_changes_nothing_and_is_named():
-    factor, reason = decide(
+    factor, reason, _ = decide(
         [dataclasses.replace(measured(math.nan), missing=("no reads",))],
         3.0,
         min_factor=1.0,
         max_factor=8.0,
     )
     assert (factor, reason) == (3.0, "R is unknown: no reads")
+
+
+def test_the_next_window_follows_at_once_after_a_change_or_a_disagreement():
+    def is_certain(*ratios, factor):
+        windows = [measured(ratio) for ratio in ratios]
+        return decide(windows, factor, min_factor=1.0, max_factor=8.0).is_certain
+
+    assert not is_certain(4.0, factor=1.0)
+    assert is_certain(4.0, 4.1, factor=4.0)
+    assert is_certain(4.0, 4.0, 4.1, factor=4.0)
+    assert not is_certain(4.0, 4.0, 7.0, factor=4.0)
+    assert is_certain(20.0, factor=8.0)
