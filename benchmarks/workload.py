@@ -82,11 +82,11 @@ def random_batches(count: int = 16, size: int = 64) -> list[tuple]:
     ]
 
 
-def source_class() -> type:
+def source_class(size: int = 64) -> type:
     """The class `Source(read, num_steps, workers)`; its making imports Keras."""
     import keras
 
-    batches = random_batches()
+    batches = random_batches(size=size)
 
     class Source(keras.utils.PyDataset):
         """Batches that are there, each after `read()`."""

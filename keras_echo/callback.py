@@ -16,7 +16,6 @@ from keras_echo.arguments import check_count
 from keras_echo.dataset import EchoingPyDataset
 from keras_echo.factor import EchoFactor, check_factor
 from keras_echo.logbook import Logbook
-from keras_echo.profiling.breakdown import STARVED
 from keras_echo.profiling.tracer import Tracer
 from keras_echo.schedule import FEWEST_CALLS, Schedule
 from keras_echo.tuner import EchoDecision, decide
@@ -55,7 +54,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         max_factor: The most. A higher one is of little use where copies are alike.
         profile_steps: Optimizer steps in a window.
         profile_freq: `"epoch"`, or the optimizer steps from one window to the next. Windows that
-            would take more than 0.5 % of the time are left out while training doesn't starve.
+            would take more than 0.5 % of the time are left out while nothing changes.
         warmup_steps: Optimizer steps before the first window, for compilation and for filling
             the pipeline.
         adapt: False to measure and report only.
@@ -125,6 +124,8 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._history: list[StepBreakdown] = []
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
+        self._reads = 0, 0.0
+        self._usual_read_seconds = 0.0
         self._epoch = 0
         self._first_step = 0  # of the epoch, counted over all calls of fit()
         self._last_batch = -1
@@ -138,7 +139,6 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._history.clear()
         self._schedule.begin_fit(self._first_step, self._steps_per_call())
         self._begun_seconds = time.perf_counter()
-        self._begin_stretch()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -198,9 +198,8 @@ class DataEchoCallback(keras.callbacks.Callback):
     def _open(self, step: int) -> None:
         running_seconds = time.perf_counter() - self._begun_seconds
         num_ready_calls, num_calls = self._schedule.num_calls(
-            step, running_seconds, self._is_starving()
+            step, running_seconds, self._has_reading_changed()
         )
-        self._begin_stretch()
         if not num_calls:
             return
         _recording[threading.get_ident()] = self
@@ -224,7 +223,6 @@ class DataEchoCallback(keras.callbacks.Callback):
         except StopIteration as done:
             self._window = None
             self._decide(done.value)
-            self._begin_stretch()
             self._schedule.spent(time.perf_counter() - started)
 
     def _decide(self, measured: Measurement) -> None:
@@ -262,12 +260,16 @@ class DataEchoCallback(keras.callbacks.Callback):
             smallest = min(weights, key=lambda weight: math.prod(weight.shape))
             self._tracer.synchronize(smallest.value)
 
-    def _begin_stretch(self) -> None:
-        self._stretch = time.perf_counter(), self._waited_seconds()
-
-    def _is_starving(self) -> bool:
-        began, waited = self._stretch
-        return self._waited_seconds() - waited >= STARVED * (time.perf_counter() - began)
-
-    def _waited_seconds(self) -> float:
-        return self._probe.stats().wait_seconds if self._probe else 0.0
+    def _has_reading_changed(self) -> bool:
+        """Compares the reads since the last call with those before."""
+        if self._probe is None:
+            return False
+        stats, (reads, seconds) = self._probe.stats(), self._reads
+        if stats.reads <= reads:
+            return False
+        self._reads = stats.reads, stats.read_seconds
+        usual, self._usual_read_seconds = (
+            self._usual_read_seconds,
+            (stats.read_seconds - seconds) / (stats.reads - reads),
+        )
+        return usual > 0 and not 0.75 < self._usual_read_seconds / usual < 1.25

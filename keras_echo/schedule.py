@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 BUDGET = 0.005
-"""Share of the training time that windows may take while training doesn't starve."""
+"""Share of the training time that windows may take, those apart that are urgent."""
 
 FEWEST_CALLS = 3
 """Calls of the train function below which a window isn't worth opening."""
@@ -22,8 +22,7 @@ class Schedule:
 
     Windows lie within an epoch, since validation and whatever else happens between two epochs is
     no part of a step. The first window of a `fit()` opens after the warm-up. A later one is left
-    out where windows have taken more than their share of the time (`BUDGET`), unless training
-    starves: then they cost nothing, since it is the readers that training waits for.
+    out where windows have taken more than their share of the time (`BUDGET`), unless it is urgent.
 
     Args:
         warmup_steps: Optimizer steps at the beginning of a `fit()` without a window.
@@ -39,6 +38,7 @@ class Schedule:
         self._profile_steps = profile_steps
         self._profile_freq = profile_freq
         self._is_first = True
+        self._is_repeating = False
         self._spent_seconds = 0.0
         self._epoch_end = math.inf
         self._steps_per_call = 1
@@ -49,6 +49,7 @@ class Schedule:
     def begin_fit(self, step: int, steps_per_call: int) -> None:
         """A `fit()` begins, with so many optimizer steps in each call of the train function."""
         self._is_first = True
+        self._is_repeating = False
         self._spent_seconds = 0.0
         self._steps_per_call = steps_per_call
         # They belong to the warm-up. Where it's too short for them, there are none.
@@ -71,13 +72,13 @@ class Schedule:
             room = max(0, num_steps - ready_steps - self._profile_steps - self._steps_per_call)
             self.next_step = step + min(self._lead, room)
 
-    def num_calls(self, step: int, seconds: float, starving: bool) -> tuple[int, int]:
+    def num_calls(self, step: int, seconds: float, is_urgent: bool) -> tuple[int, int]:
         """Decides on a window that would open now.
 
         Args:
             step: Optimizer steps so far.
             seconds: How long `fit()` has run.
-            starving: Whether training waits for batches.
+            is_urgent: Whether something has changed.
 
         Returns:
             How many calls it is to have, ready ones and those in the trace; none for no window.
@@ -95,13 +96,15 @@ class Schedule:
             self.next_step = self._warm_step
             return 0, 0
         self.next_step = math.inf if self._profile_freq is None else step + self._profile_freq
-        if not (self._is_first or starving or self._spent_seconds <= BUDGET * seconds):
+        is_urgent = is_urgent or self._is_first or self._is_repeating
+        if not is_urgent and self._spent_seconds > BUDGET * seconds:
             return 0, 0
-        self._is_first = False
+        self._is_first = self._is_repeating = False
         return ready, int(min(wanted, possible - ready))
 
     def repeat(self, step: int) -> None:
         """Asks for the next window at once."""
+        self._is_repeating = True
         self.next_step = step
 
     def spent(self, seconds: float) -> None:

@@ -2,12 +2,12 @@
 
 The factor follows R (arXiv 1907.05550, section 4: up to e = R the extra steps are free):
 
-- R is the median of the last three windows, so that one window that was disturbed changes nothing,
-  and two that agree do. Before there are three it is the latest: a window sees the more of a step
-  the less training starves in it.
-- A change of less than `DEAD_BAND` isn't made: windows differ by that much on a machine that does
-  nothing else.
-- After a change, or a window that disagrees, the next window follows at once.
+- R is the median of the last windows, of those since R has changed: one window that was disturbed
+  changes little. R has changed where two windows in a row disagree with it in the same direction.
+- The next window follows at once after the first one, which may have seen a training that starves,
+  and after one that disagrees.
+- The factor stays where it would change by less than `DEAD_BAND`: windows differ by more on a
+  machine that does nothing else.
 - Where a window only tells a bound, the factor goes to a lower bound above it at once. Where R is
   at most the factor, and by how much less cannot be seen, a little less is tried.
 """
@@ -32,7 +32,7 @@ DEAD_BAND = 0.05
 DISAGREEMENT = 0.25
 """Relative difference from R at which a window disagrees with those before."""
 
-NUM_WINDOWS = 3
+NUM_WINDOWS = 9
 """Windows whose median is R."""
 
 BACK_OFF = 0.9
@@ -64,9 +64,7 @@ class Choice(NamedTuple):
     Attributes:
         factor: The echoing factor from here on.
         reason: Why, in words.
-        is_certain: False if the next window should follow at once: the factor has moved, and a
-            window sees the more of a step the less training starves in it; or the latest window
-            disagrees with those before.
+        is_certain: False if the next window should follow at once.
     """
 
     factor: float
@@ -106,15 +104,37 @@ def decide(
         seen = f"R is at least {ratio:.2f}"
         ratio = max(ratio, factor)
     else:
-        last = breakdowns[-NUM_WINDOWS:]
-        exact = [b.ratio for b in last if b.bound == "exact" and math.isfinite(b.ratio)]
-        ratio = statistics.median(exact) if len(exact) == NUM_WINDOWS else ratio
+        since_change = _since_change(
+            [b.ratio for b in breakdowns if b.bound == "exact" and math.isfinite(b.ratio)]
+        )
+        ratio = statistics.median(since_change)
         seen = f"R = {ratio:.2f}"
     wanted, latest_wanted = (min(max(r, min_factor), max_factor) for r in (ratio, latest.ratio))
-    agrees = abs(latest_wanted / wanted - 1) < DISAGREEMENT
+    is_certain = len(breakdowns) > 1 and not _disagrees(latest_wanted, wanted)
     if ratio > max_factor:
         waiting = 1 - max_factor / ratio
         seen += f", above max_factor {max_factor:g}: training waits {waiting:.0%} of the time"
     if wanted == factor or (abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor):
-        return Choice(factor, seen, is_certain=agrees)
-    return Choice(round(wanted, 2), seen, is_certain=latest.bound == "upper")
+        return Choice(factor, seen, is_certain or wanted == factor == latest_wanted)
+    return Choice(round(wanted, 2), seen, is_certain)
+
+
+def _since_change(ratios: Sequence[float]) -> list[float]:
+    """The last measurements of R, of those since it has changed."""
+    kept: list[float] = []
+    for ratio in ratios:
+        kept.append(ratio)
+        usual = statistics.median(kept[:-2] or kept)
+        if all(map(_above, kept[-2:], (usual, usual))) or all(
+            map(_above, (usual, usual), kept[-2:])
+        ):
+            kept = kept[-2:]
+    return kept[-NUM_WINDOWS:]
+
+
+def _above(ratio: float, other: float) -> bool:
+    return ratio > (1 + DISAGREEMENT) * other
+
+
+def _disagrees(ratio: float, other: float) -> bool:
+    return _above(ratio, other) or _above(other, ratio)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from keras_echo.schedule import BUDGET, FEWEST_CALLS, Schedule
 
 
-def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, starving=False):
+def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, is_urgent=False):
     """Trains; returns (first step, calls) of each window."""
     found, step = [], 0
     schedule.begin_fit(0, steps_per_call)
@@ -15,7 +15,7 @@ def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, starving=False):
         busy_until = -1
         for call in range(step, step + num_steps, steps_per_call):
             if call > busy_until and call >= schedule.next_step:
-                ready, calls = schedule.num_calls(call, seconds, starving)
+                ready, calls = schedule.num_calls(call, seconds, is_urgent)
                 if calls:
                     first = call + ready * steps_per_call
                     found.append((first, calls))
@@ -56,17 +56,17 @@ def test_short_epochs_have_short_windows():
     assert windows(Schedule(10, 10, None), epochs=[3] * 9) == []
 
 
-def test_windows_are_left_out_where_they_cost_too_much_unless_training_starves():
-    def second(starving, spent):
+def test_windows_are_left_out_where_they_cost_too_much_unless_urgent():
+    def second(is_urgent, spent):
         schedule = Schedule(10, 10, None)
         windows(schedule, epochs=[100])
         schedule.spent(spent)
         schedule.begin_epoch(100, 100)
-        return schedule.num_calls(110, 10.0, starving)
+        return schedule.num_calls(110, 10.0, is_urgent)
 
-    assert second(starving=False, spent=10 * BUDGET * 0.9) == (8, 10)
-    assert second(starving=False, spent=10 * BUDGET * 1.1) == (0, 0)
-    assert second(starving=True, spent=5.0) == (8, 10)
+    assert second(is_urgent=False, spent=10 * BUDGET * 0.9) == (8, 10)
+    assert second(is_urgent=False, spent=10 * BUDGET * 1.1) == (0, 0)
+    assert second(is_urgent=True, spent=5.0) == (8, 10)
 
 
 def test_an_epoch_of_unknown_length_is_measured():

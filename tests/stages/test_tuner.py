@@ -2,11 +2,11 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keras_echo.profiling.result import from_counters
-from keras_echo.tuner import DEAD_BAND, decide
+from keras_echo.tuner import DEAD_BAND, DISAGREEMENT, decide
 
 FACTORS = st.floats(1, 20)
 RATIOS = st.floats(0.01, 100)
@@ -65,8 +65,16 @@ def test_small_noise_changes_nothing(ratio, noise):
 
 @given(before=st.floats(1.1, 8), after=st.floats(1.1, 8))
 def test_a_change_is_followed_within_two_windows(before, after):
+    assume(max(before, after) / min(before, after) > 1.01 + DISAGREEMENT)
     factors = followed([before] * 4 + [after] * 3)
-    assert factors[5:] == pytest.approx([after] * 2, rel=2 * DEAD_BAND, abs=0.01)
+    assert factors[5:] == pytest.approx([after] * 2, rel=DEAD_BAND, abs=0.01)
+
+
+@given(before=st.floats(1.1, 8), change=st.floats(-DISAGREEMENT, DISAGREEMENT))
+def test_a_smaller_change_is_followed_when_more_windows_say_so(before, change):
+    after = min(max(before * (1 + change), 1.0), 8.0)
+    factors = followed([before] * 4 + [after] * 9)
+    assert factors[-1] == pytest.approx(after, rel=DEAD_BAND, abs=0.01)
 
 
 @given(ratio=st.floats(1.1, 8), outlier=RATIOS)
@@ -111,6 +119,6 @@ def test_the_next_window_follows_at_once_after_a_change_or_a_disagreement():
 
     assert not is_certain(4.0, factor=1.0)
     assert is_certain(4.0, 4.1, factor=4.0)
-    assert is_certain(4.0, 4.0, 4.1, factor=4.0)
+    assert is_certain(4.0, 4.0, 4.1, factor=3.0)
     assert not is_certain(4.0, 4.0, 7.0, factor=4.0)
     assert is_certain(20.0, factor=8.0)
