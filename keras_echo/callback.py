@@ -124,6 +124,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._history: list[StepBreakdown] = []
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
+        self._is_settled = False
         self._reads = 0, 0.0
         self._usual_read_seconds = 0.0
         self._epoch = 0
@@ -198,7 +199,7 @@ class DataEchoCallback(keras.callbacks.Callback):
     def _open(self, step: int) -> None:
         running_seconds = time.perf_counter() - self._begun_seconds
         num_ready_calls, num_calls = self._schedule.num_calls(
-            step, running_seconds, self._has_reading_changed()
+            step, running_seconds, self._has_reading_changed() or not self._is_settled
         )
         if not num_calls:
             return
@@ -230,7 +231,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._history.append(breakdown)
         previous = self._factor.value
         step = self._first_step + self._last_batch
-        factor, reason, is_certain = decide(
+        factor, reason, next_window = decide(
             self._history, previous, min_factor=self._min_factor, max_factor=self._max_factor
         )
         if problem is not None:
@@ -241,8 +242,9 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._problems.add(problem)
         if not self._adapt:
             factor, reason = previous, f"{reason}; adapt=False"
-        elif not is_certain:
+        elif next_window == "at once":
             self._schedule.repeat(step)
+        self._is_settled = next_window == "if cheap"
         self._factor.value = factor
         decision = EchoDecision(step, breakdown, factor, previous, reason)
         self.decisions.append(decision)

@@ -4,8 +4,10 @@ The factor follows R (arXiv 1907.05550, section 4: up to e = R the extra steps a
 
 - R is the median of the last windows, of those since R has changed: one window that was disturbed
   changes little. R has changed where two windows in a row disagree with it in the same direction.
+- The factor is a little above R (`HEADROOM`). Reading and training both vary, and at e = R each
+  waits for the other half of the time: what is too little costs time, what is too much doesn't.
 - The next window follows at once after the first one, which may have seen a training that starves,
-  and after one that disagrees.
+  and after one that disagrees. Windows go on in their turn until there are `NUM_SETTLED` of them.
 - The factor stays where it would change by less than `DEAD_BAND`: windows differ by more on a
   machine that does nothing else.
 - Where a window only tells a bound, the factor goes to a lower bound above it at once. Where R is
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from keras_echo.profiling.breakdown import STARVED
 
@@ -29,11 +31,17 @@ if TYPE_CHECKING:
 DEAD_BAND = 0.05
 """Relative change of the factor below which it stays as it is."""
 
+HEADROOM = 1.05
+"""The factor over R, where training is input-bound."""
+
 DISAGREEMENT = 0.25
 """Relative difference from R at which a window disagrees with those before."""
 
 NUM_WINDOWS = 9
 """Windows whose median is R."""
+
+NUM_SETTLED = 5
+"""Windows since R has changed from which on R is known well enough."""
 
 BACK_OFF = 0.9
 """What the factor is multiplied by where R is below it, but not known."""
@@ -64,12 +72,12 @@ class Choice(NamedTuple):
     Attributes:
         factor: The echoing factor from here on.
         reason: Why, in words.
-        is_certain: False if the next window should follow at once.
+        next_window: "at once", "in turn", or "if cheap": whether it is worth its time.
     """
 
     factor: float
     reason: str
-    is_certain: bool
+    next_window: Literal["at once", "in turn", "if cheap"]
 
 
 def decide(
@@ -94,29 +102,37 @@ def decide(
     ratio = latest.ratio
     if not math.isfinite(ratio):
         missing = "; ".join(latest.missing) or "no step was seen"
-        return Choice(factor, f"R is unknown: {missing}", is_certain=True)
+        return Choice(factor, f"R is unknown: {missing}", "if cheap")
+    known = [b.ratio for b in breakdowns if b.bound == "exact" and math.isfinite(b.ratio)]
+    since_change = _since_change(known)
     if latest.bound == "upper":
         seen = f"R is at most {ratio:.2f}"
         if not latest.starved_fraction < STARVED or factor <= min_factor:
-            return Choice(factor, seen, is_certain=True)
+            return Choice(factor, seen, "if cheap")
         ratio = min(ratio, BACK_OFF * factor)
     elif latest.bound == "lower":
         seen = f"R is at least {ratio:.2f}"
         ratio = max(ratio, factor)
     else:
-        since_change = _since_change(
-            [b.ratio for b in breakdowns if b.bound == "exact" and math.isfinite(b.ratio)]
-        )
         ratio = statistics.median(since_change)
         seen = f"R = {ratio:.2f}"
-    wanted, latest_wanted = (min(max(r, min_factor), max_factor) for r in (ratio, latest.ratio))
-    is_certain = len(breakdowns) > 1 and not _disagrees(latest_wanted, wanted)
+
+    def within_limits(ratio: float) -> float:
+        wanted = HEADROOM * ratio if latest.bound == "exact" and ratio > 1 else ratio
+        return min(max(wanted, min_factor), max_factor)
+
+    wanted, latest_wanted = within_limits(ratio), within_limits(latest.ratio)
     if ratio > max_factor:
         waiting = 1 - max_factor / ratio
         seen += f", above max_factor {max_factor:g}: training waits {waiting:.0%} of the time"
-    if wanted == factor or (abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor):
-        return Choice(factor, seen, is_certain or wanted == factor == latest_wanted)
-    return Choice(round(wanted, 2), seen, is_certain)
+    next_window: Literal["at once", "in turn", "if cheap"] = "in turn"
+    if wanted == latest_wanted == factor or len(since_change) >= NUM_SETTLED:
+        next_window = "if cheap"
+    if _disagrees(latest_wanted, wanted) or (len(breakdowns) == 1 and wanted != factor):
+        next_window = "at once"
+    if abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor:
+        wanted = factor
+    return Choice(wanted if wanted == factor else round(wanted, 2), seen, next_window)
 
 
 def _since_change(ratios: Sequence[float]) -> list[float]:
