@@ -103,16 +103,6 @@ def test_tensorboard_shows_what_was_decided(tmp_path):
     assert factors[-1] == pytest.approx(data.echo_factor, rel=1e-6)
 
 
-def test_no_more_than_a_handful_of_traces_stay(tmp_path):
-    with dataset(steps=6) as data:
-        callback = DataEchoCallback(
-            data, tmp_path, max_factor=1.0, warmup_steps=0, profile_steps=3, verbose=0
-        )
-        model().fit(data, epochs=10, verbose=0, callbacks=[callback])
-    assert len(callback.decisions) >= 6
-    assert len(profiles(tmp_path)) == 5
-
-
 def test_without_a_log_directory_nothing_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with dataset() as data:
