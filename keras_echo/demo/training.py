@@ -193,7 +193,6 @@ def _train(
     target: float,
     max_seconds: float,
 ) -> Run:
-    rng = np.random.default_rng(_SEED)
     source = RemoteShards(url)
     with (
         EventWriter(output / name.replace(" ", "_")) as writer,
@@ -201,7 +200,7 @@ def _train(
             source,
             echo_factor=factor,
             shuffle_buffer=_SHUFFLE_BUFFER if factor > 1 else 0,  # there are no copies to part
-            augment=lambda batch: _shifted(batch, rng),
+            augment=_shifted,
             steps_per_epoch=_STEPS_PER_EPOCH,
             seed=_SEED,
         ) as dataset,
