@@ -8,6 +8,7 @@ but the random generator of the copy. That takes no lock and no copy of the laye
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 from typing import TYPE_CHECKING, Any
@@ -49,13 +50,18 @@ def augmenter(augment: object) -> Augment:
                 "Pass None to leave it out",
             )
         )
-    if _takes_rng(augment):
+    if "rng" in _parameters(augment):
         return lambda batch, rng: augment(batch, rng=rng)
     return lambda batch, rng: augment(batch)
 
 
 def call_seeded(layer: keras.layers.Layer, inputs: Any, rng: np.random.Generator) -> Any:
     """Calls a layer with training=True and random numbers that depend on `rng` alone.
+
+    That holds for layers that draw with `keras.random` from generators of their own, as Keras's
+    preprocessing layers do, and for those that take an `rng`, as KerasHub's augmentation of text
+    does. Others draw from elsewhere (KerasCV from TensorFlow's generators, Keras's `AugMix` also
+    from Python's): anew for every call, but not the same for the same `rng`.
 
     Thread-safe; runs on the CPU, whatever the backend. For functions that augment labels or boxes
     together with the images:
@@ -73,14 +79,22 @@ def call_seeded(layer: keras.layers.Layer, inputs: Any, rng: np.random.Generator
     Returns:
         The layer's outputs as NumPy arrays.
     """
-    arguments = {"training": True} if "training" in _parameters(layer.call) else {}
     with keras.device("cpu"):
         with _building:
             if not layer.built:  # variables can't be made in a stateless scope
-                layer(copied(inputs), **arguments)
+                layer(copied(inputs), **_arguments(layer, copy.deepcopy(rng)))
         with keras.StatelessScope(state_mapping=_seeds(layer, rng)):
-            outputs = layer(inputs, **arguments)
-        return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+            outputs = layer(inputs, **_arguments(layer, rng))
+        return keras.tree.map_structure(_as_array, outputs)
+
+
+def _arguments(layer: keras.layers.Layer, rng: np.random.Generator) -> dict[str, Any]:
+    taken = _parameters(layer.call)
+    return {name: value for name, value in (("training", True), ("rng", rng)) if name in taken}
+
+
+def _as_array(leaf: Any) -> Any:
+    return keras.ops.convert_to_numpy(leaf) if hasattr(leaf, "shape") else leaf
 
 
 def _with_layer(layer: keras.layers.Layer, batch: Batch, rng: np.random.Generator) -> Batch:
@@ -107,10 +121,6 @@ def _seeds(layer: keras.layers.Layer, rng: np.random.Generator) -> list[tuple[An
         (state, keras.ops.convert_to_tensor([int(rng.integers(2**31)), 0], dtype=state.dtype))
         for state in states
     ]
-
-
-def _takes_rng(function: Callable[..., Any]) -> bool:
-    return "rng" in _parameters(function)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:

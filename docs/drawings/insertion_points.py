@@ -1,4 +1,4 @@
-"""Draws docs/images/insertion_points.png: where data can be echoed, and what is repeated there."""
+"""Draws docs/images/insertion_points.png: where data can be echoed, and what is done anew there."""
 
 from pathlib import Path
 
@@ -6,50 +6,81 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 STAGES = [
-    # x, name, what it does
-    (0.0, "read", "storage, decoding:\nslow, once per\nfresh batch"),
-    (2.3, "echo", "whole batches\nor single examples,\ne times"),
-    (4.6, "shuffle buffer", "copies apart\nfrom each other"),
-    (6.9, "augment=", "every copy anew,\non host threads"),
-    (9.2, "transfer", "host memory\nto accelerator"),
-    (11.5, "training step", "layers that augment,\nthen the model"),
+    ("read", "storage, decoding:\nslow"),
+    ("augment", "in the source's\nown workers"),
+    ("augment=", "on threads\nof the dataset"),
+    ("transfer", "host memory to\nthe accelerator"),
+    ("augment", "layers inside\nthe model"),
+    ("train", "one optimizer\nstep"),
 ]
-INSERTION_POINTS = [
-    # from which stage on, label, colour
-    (2.3, 'before augmentation:  EchoingPyDataset(echo="batch" | "example", augment=…)', "#5e35b1"),
+ECHOES = [
+    # in front of which stage the copies begin, what it is called, colour
     (
-        6.9,
-        "after augmentation:  augment in the source itself, then EchoingPyDataset",
-        "#00897b",
+        1.5,
+        "A  before augmentation",
+        'EchoingPyDataset(source, echo="example", augment=layer)',
+        "#5e35b1",
     ),
+    (1.5, "B  after augmentation", "EchoingPyDataset(augmented_source)", "#00897b"),
     (
-        9.2,
-        "on the accelerator:  augment in the model; each copy is still augmented anew",
+        3.5,
+        "C  on the accelerator",
+        'EchoingPyDataset(source, placement="device"), layers in the model',
         "#ef6c00",
     ),
 ]
-WIDTH, HEIGHT = 1.8, 1.25
+OMITTED = {"A": {1, 4}, "B": {2, 4}, "C": {1, 2}}  # stages that this way of echoing leaves out
+LEGEND = "1: once per fresh batch      e: every time it is used      bar: the echo and its buffer"
+STEP, WIDTH, HEIGHT = 2.3, 1.7, 1.1
 
 
 def draw() -> plt.Figure:
-    """The stages in a row, and below each insertion point what runs once per copy."""
-    figure, axes = plt.subplots(figsize=(12, 4.3))
-    end = STAGES[-1][0] + WIDTH
-    for x, name, what in STAGES:
-        colour = "#ede7f6" if name in ("echo", "shuffle buffer") else "#f5f5f5"
+    """The stages in a row; below, for each way to echo, what is done once and what every time."""
+    figure, axes = plt.subplots(figsize=(12, 5.2))
+    for place, (name, what) in enumerate(STAGES):
+        left = place * STEP
         axes.add_patch(
-            FancyBboxPatch((x, 0), WIDTH, HEIGHT, boxstyle="round,pad=0.1", fc=colour, ec="#424242")
+            FancyBboxPatch((left, 0), WIDTH, HEIGHT, boxstyle="round,pad=0.1", fc="#f5f5f5")
         )
-        middle = x + WIDTH / 2
+        axes.text(left + WIDTH / 2, 0.95, name, ha="center", va="center", fontweight="bold")
+        axes.text(left + WIDTH / 2, 0.35, what, ha="center", va="center", fontsize=9)
+        if place:
+            ends = (left - STEP + WIDTH + 0.1, HEIGHT / 2), (left - 0.1, HEIGHT / 2)
+            axes.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=12))
+    for row, (begin, name, code, colour) in enumerate(ECHOES):
+        y = -1.25 - 1.35 * row
+        echo = begin * STEP + WIDTH / 2
+        for place in range(len(STAGES)):
+            if place in OMITTED[name[0]]:
+                continue
+            middle = place * STEP + WIDTH / 2
+            again = middle > echo
+            axes.plot(middle, y, "o", ms=15, mfc=colour if again else "white", mec=colour, mew=2)
+            axes.text(
+                middle,
+                y,
+                "e" if again else "1",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if again else colour,
+            )
+        axes.plot([echo, echo], [y - 0.28, y + 0.28], color=colour, lw=4)
+        axes.text(-0.1, y + 0.42, name, color=colour, fontweight="bold", va="bottom")
         axes.text(
-            middle, HEIGHT - 0.05, name, ha="center", va="top", fontweight="bold", fontsize=11
+            STEP + 0.6, y + 0.42, code, color=colour, family="monospace", fontsize=9, va="bottom"
         )
-        axes.text(middle, 0.78, what, ha="center", va="top", fontsize=8.5, color="#424242")
-        if x + WIDTH < end:
-            axes.add_patch(
-                FancyArrowPatch(
-                    (x + WIDTH + 0.1, HEIGHT / 2), (x + 2.2, HEIGHT / 2), arrowstyle="-|>",
-                    mutation_scale=12, color="#424242",
-                )
-            )  # fmt: skip
+    axes.text(
+        -0.1,
+        -5.0,
+        LEGEND,
+        fontsize=9,
+    )
+    axes.set(xlim=(-0.3, 5 * STEP + WIDTH + 0.3), ylim=(-5.2, 1.4))
+    axes.axis("off")
     return figure
+
+
+if __name__ == "__main__":
+    target = Path(__file__).parents[1] / "images" / "insertion_points.png"
+    draw().savefig(target, dpi=110, bbox_inches="tight")
