@@ -22,6 +22,7 @@ class Examples:
     Attributes:
         batch: The batch with NumPy arrays as its leaves.
         num: How many examples there are.
+        kind: The structure, with the dtype and the shape of one example for each leaf.
 
     Raises:
         ValueError: If the arrays don't have the same first dimension, or it is 0.
@@ -41,11 +42,7 @@ class Examples:
                 )
             )
         self.num = int(*lengths.pop())
-
-    @property
-    def kind(self) -> Any:
-        """The structure, with the shape and the dtype of one example for each leaf."""
-        return keras.tree.map_structure(
+        self.kind = keras.tree.map_structure(
             lambda leaf: None if leaf is None else f"{leaf.dtype} {list(leaf.shape[1:])}",
             self.batch,
         )
