@@ -20,7 +20,7 @@ import statistics
 import time
 import tracemalloc
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,6 +91,11 @@ def assembly(workload: Workload) -> Iterator[tuple]:
     return (use.item for use, _ in uses)
 
 
+def nothing_fresh(workload: Workload) -> Iterator[tuple]:
+    """The same, from a buffer that takes in no fresh example any more."""
+    return assembly(replace(workload, factor=1e9))
+
+
 def dataset(**arguments: object) -> Callable[[Workload], Iterator[tuple]]:
     """What `EchoingPyDataset` serves with these arguments."""
 
@@ -131,6 +136,7 @@ CASES = (
     Case("batch", dataset(echo="batch")),
     Case("batch, shuffled", dataset(echo="batch", shuffle_buffer=BUFFER_BATCHES)),
     Case("example, assembly alone", assembly),
+    Case("example, assembly, nothing fresh", nothing_fresh),
     Case("example", dataset(echo="example")),
     Case("example, then flip", dataset(echo="example", augment=flipped)),
 )
