@@ -11,6 +11,7 @@ import keras
 
 from keras_echo import arguments
 from keras_echo._messages import expected
+from keras_echo.augmentation import augmenter
 from keras_echo.batches import Batch, copied
 from keras_echo.factor import EchoFactor
 from keras_echo.meter import Meter
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 
 class EchoingPyDataset(keras.utils.PyDataset):
-    """Serves every batch of a source several times, so that training needn't wait for reading.
+    """Serves what a source reads several times, so that training needn't wait for reading.
 
     An epoch is a fixed number of optimizer steps, whatever the echoing factor: with factor e, an
     epoch reads 1/e of a pass, and the next one goes on where it stopped. At factor 1 the dataset
-    is transparent: the source's batches, in the source's order.
+    is transparent: the source's batches, in the source's order (with `echo="example"`, if
+    `shuffle_buffer=1` and all batches have the same size).
 
     Reading happens on threads, or in processes where the source asks for them, that belong to the
     dataset and read ahead of training by `max_queue_size` batches. They end by themselves a few
@@ -41,13 +43,23 @@ class EchoingPyDataset(keras.utils.PyDataset):
         source: A `keras.utils.PyDataset`, a `tf.data.Dataset`, a torch `DataLoader`, a Grain
             dataset, a callable that returns an iterator of batches, or arrays as a tuple `(x,)`,
             `(x, y)` or `(x, y, sample_weight)`.
-        echo_factor: How often each batch is used: a float >= 1, or an `EchoFactor` to share. With
-            a fractional factor, n batches are used floor(n * e) times.
-        echo: What is repeated: `"batch"`.
-        shuffle_buffer: How many batches to hold behind the echo and to draw from at random, so
-            that copies don't follow each other. 0 keeps the order.
-        augment: Applied to every copy behind the echo, on a thread of the dataset, one copy after
-            the other. It may change its argument in place.
+        echo_factor: How often each batch or example is used: a float >= 1, or an `EchoFactor` to
+            share. With a fractional factor, n of them are used floor(n * e) times.
+        echo: What is repeated. `"batch"`: whole batches. `"example"`: single examples, which are
+            drawn from the shuffle buffer into new batches, as NumPy arrays, on a thread of the
+            dataset. All arrays of a batch must have one row for each example, and one example the
+            same shape in all batches. All batches that are served are full: of the size of the
+            larger one of the source's first two, whose last batch of a pass may be shorter.
+        shuffle_buffer: What to hold behind the echo and to draw from at random, so that copies
+            don't follow each other. With `echo="batch"` a number of batches; 0 keeps the order.
+            With `echo="example"` a number of examples, each held once however often it is used;
+            0 means 8 batches' worth, and a buffer of no more than one batch keeps the order.
+        augment: Applied to every copy behind the echo, on as many threads of the dataset as there
+            are `workers`. A function of a batch; if it has a parameter `rng`, it gets a
+            `numpy.random.Generator` of that copy, and the same seed then gives the same result for
+            any number of workers. Or a Keras preprocessing layer, a `keras.layers.Pipeline` or a
+            model of such layers, seeded per copy on the CPU: it gets the batch if that is a dict or
+            an array, and x alone if it is a tuple. Either may change its argument in place.
         steps_per_epoch: Optimizer steps in a Keras epoch; default: the source's length.
         shuffle: Whether a random-access source (a `PyDataset` with a length, or arrays) is read in
             an order that is drawn anew in each pass. Arrays are shuffled by examples.
@@ -77,9 +89,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
         source: Any,
         *,
         echo_factor: float | EchoFactor = 1.0,
-        echo: Literal["batch"] = "batch",
+        echo: Literal["batch", "example"] = "batch",
         shuffle_buffer: int = 0,
-        augment: Callable[[Batch], Batch] | None = None,
+        augment: Callable[..., Batch] | None = None,
         steps_per_epoch: int | None = None,
         shuffle: bool = True,
         batch_size: int = 32,
@@ -92,7 +104,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
     ) -> None:
         # Keras gets no workers: each of its own would read everything once more.
         super().__init__(workers=1, use_multiprocessing=False)
-        arguments.check_choice("echo", echo, ("batch",))
+        arguments.check_choice("echo", echo, ("batch", "example"))
         arguments.check_choice("placement", placement, ("auto", "host"))
         arguments.check_choice("on_error", on_error, ("raise", "skip"))
         arguments.check_count("shuffle_buffer", shuffle_buffer, 0)
@@ -105,12 +117,6 @@ class EchoingPyDataset(keras.utils.PyDataset):
         ):
             if count is not None:
                 arguments.check_count(name, count, least)
-        if augment is not None and not callable(augment):
-            raise TypeError(
-                expected(
-                    "augment", "be a function of a batch", augment, "Pass None to leave it out"
-                )
-            )
         wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
         self._factor = factor = (
             echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
@@ -122,8 +128,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
                 wrapped, workers, use_multiprocessing, max_queue_size
             ),
             factor=lambda: factor.value,
+            echo=echo,
             shuffle_buffer=shuffle_buffer,
-            augment=augment,
+            augment=None if augment is None else augmenter(augment),
             on_error=on_error,
             meter=Meter(),
         )
@@ -193,8 +200,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
         """Where the stream stands behind the last batch that was served, JSON-serialisable.
 
         Another dataset that is built with the same arguments and loads this goes on with the next
-        batch. With a shuffle buffer, what it held is read again. A source that is read in sequence
-        is read and dropped up to that place of its pass.
+        batch. With a shuffle buffer, the batches of what it held are read again. A source that is
+        read in sequence is read and dropped up to that place of its pass.
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
         """
@@ -204,9 +211,18 @@ class EchoingPyDataset(keras.utils.PyDataset):
         """Goes on where `state` was taken.
 
         Raises:
-            ValueError: If `state` doesn't come from `state_dict`.
+            ValueError: If `state` doesn't come from `state_dict`, or from another kind of `echo`.
         """
         loaded = State.from_json(state)
+        if loaded.num_steps and (loaded.examples is not None) != (self._settings.echo == "example"):
+            raise ValueError(
+                expected(
+                    "state",
+                    f"come from a dataset with echo={self._settings.echo!r}",
+                    state,
+                    "Build the dataset with the arguments of the one whose state it is",
+                )
+            )
         self.close()
         with self._lock:
             self._begin(loaded)

@@ -6,23 +6,27 @@ the last batch goes on with the next.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
 from keras_echo.batches import Batch, checked, copied
-from keras_echo.echoing import Echo, ShuffleBuffer, Use
-from keras_echo.prefetch import Prefetcher, StoppedError
-from keras_echo.state import State
-from keras_echo.stream import EmptyPassError, Fresh, Position
+from keras_echo.echoed_batches import EchoedBatches
+from keras_echo.echoed_examples import EchoedExamples
+from keras_echo.fresh import FreshBatches
+from keras_echo.prefetch import Prefetcher
+from keras_echo.stream import Fresh
 
 if TYPE_CHECKING:
+    from keras_echo.augmentation import Augment
     from keras_echo.meter import Meter
     from keras_echo.sources import Parallelism, Source
+    from keras_echo.state import State
 
 _MOST_FAILURES = 1000  # in a row, for a source that doesn't know how long its passes are
-_AUGMENTED_AHEAD = 2
+_SERVED_AHEAD = 2
 _THREAD_IDLE_SECONDS = 2.0
 _PROCESS_IDLE_SECONDS = 10.0  # a new one imports Keras, which takes seconds
 
@@ -35,8 +39,9 @@ class Settings:
         source: What is read.
         parallelism: How it is read.
         factor: Returns the echoing factor.
-        shuffle_buffer: Batches in the shuffle buffer behind the echo.
-        augment: Applied to every copy, in order, on one thread.
+        echo: What is repeated.
+        shuffle_buffer: What the shuffle buffer behind the echo holds, batches or examples.
+        augment: Applied to every copy, with random numbers of its own, on any thread.
         on_error: Whether a failing read raises or is skipped.
         meter: Measures reads and waits.
     """
@@ -44,8 +49,9 @@ class Settings:
     source: Source
     parallelism: Parallelism
     factor: Callable[[], float]
+    echo: Literal["batch", "example"]
     shuffle_buffer: int
-    augment: Callable[[Batch], Batch] | None
+    augment: Augment | None
     on_error: Literal["raise", "skip"]
     meter: Meter
 
@@ -76,18 +82,22 @@ class Pipeline(Iterator[Served]):
     def __init__(self, settings: Settings, state: State) -> None:
         self._meter = settings.meter
         self._echoed = _Echoed(settings, state)
-        self._augmented: Prefetcher[Served] | None = None
+        self._ahead: Prefetcher[Served] | None = None
         if settings.augment is not None:
-            self._augmented = Prefetcher(
-                _augmenter(settings.augment),
+            self._ahead = Prefetcher(
+                _augmenter(settings.augment, state.seed),
                 self._echoed,
-                num_workers=1,
-                window_size=_AUGMENTED_AHEAD,
+                num_workers=settings.parallelism.workers,
+                window_size=_SERVED_AHEAD,
+            )
+        elif settings.echo == "example":
+            self._ahead = Prefetcher(
+                lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
             )
 
     def __next__(self) -> Served:
         with self._meter.waiting():
-            return next(self._augmented or self._echoed)
+            return next(self._ahead or self._echoed)
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """Waits until fresh batches lie ready: `num_batches`, or as many as are read ahead."""
@@ -95,10 +105,10 @@ class Pipeline(Iterator[Served]):
 
     def stop(self, *, wait: bool = True) -> None:
         """Ends all threads and processes; the next call starts them again."""
-        # Upstream first: the augmenting thread may be waiting for it.
+        # Upstream first: the threads ahead may be waiting for it.
         self._echoed.stop(wait=False)
-        if self._augmented is not None:
-            self._augmented.stop(wait=wait)
+        if self._ahead is not None:
+            self._ahead.stop(wait=wait)
         self._echoed.stop(wait=wait)
 
 
@@ -107,13 +117,10 @@ class _Echoed(Iterator[Served]):
 
     def __init__(self, settings: Settings, state: State) -> None:
         source, parallelism = settings.source, settings.parallelism
-        self._settings = settings
         self._state = state
-        self._positions_held = sorted({use.item.position for use in state.held})
-        self._held: dict[Position, Fresh] = {}
         self._upstream = Prefetcher[Fresh](
             source.read,
-            source.reads(state.position, tuple(self._positions_held), state.seed),
+            source.reads(state.position, state.positions_held, state.seed),
             num_workers=parallelism.workers,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
@@ -122,26 +129,20 @@ class _Echoed(Iterator[Served]):
             ),
             measure=settings.meter.reading,
         )
-        self._fresh = _FreshBatches(
+        fresh = FreshBatches(
             self._upstream,
             most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
             meter=settings.meter,
         )
-        self._echo = Echo(
-            self._fresh,
-            settings.factor,
-            credit=state.credit,
-            num_uses=state.num_uses,
-            num_fresh=state.num_fresh,
+        echoed = EchoedExamples if settings.echo == "example" else EchoedBatches
+        self._uses: EchoedExamples | EchoedBatches = echoed(
+            self._upstream, fresh, state, settings.factor, settings.shuffle_buffer
         )
-        self._uses: ShuffleBuffer[Use[Fresh]] | None = None
 
     def __next__(self) -> Served:
-        if self._uses is None:
-            self._uses = self._restored()
-        use = next(self._uses)
-        before, self._state = self._state, self._state_behind(self._uses)
-        return Served(use.item.batch, use.is_only, before, self._state)
+        before = self._state
+        use, self._state = next(self._uses)
+        return Served(use.item, use.is_only, before, self._state)
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)
@@ -149,76 +150,12 @@ class _Echoed(Iterator[Served]):
     def stop(self, *, wait: bool) -> None:
         self._upstream.stop(wait=wait)
 
-    def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
-        """The shuffle buffer; what it held when the stream was interrupted is read again."""
-        while len(self._held) < len(self._positions_held):
-            fresh = next(self._upstream)
-            self._held[fresh.position] = fresh
-        return ShuffleBuffer(
-            self._echo,
-            self._settings.shuffle_buffer,
-            seed=self._state.seed,
-            num_drawn=self._state.num_drawn,
-            held=tuple(Use(self._held[use.item.position], use.is_only) for use in self._state.held),
-        )
 
-    def _state_behind(self, uses: ShuffleBuffer[Use[Fresh]]) -> State:
-        position = self._fresh.position or self._state.position
-        if self._echo.num_uses == 0:
-            position = Position(position.number, position.ordinal + 1)
-        return State(
-            seed=self._state.seed,
-            position=position,
-            num_uses=self._echo.num_uses,
-            credit=self._echo.credit,
-            num_drawn=uses.num_drawn,
-            held=uses.held,
-            num_steps=self._state.num_steps + 1,
-            num_fresh=self._echo.num_fresh,
-        )
-
-
-class _FreshBatches(Iterator[Fresh]):
-    """Fresh batches of a valid structure; of the reads that fail, some may be skipped."""
-
-    def __init__(self, upstream: Iterator[Fresh], *, most_failures: int, meter: Meter) -> None:
-        self._upstream = upstream
-        self._most_failures = most_failures
-        self._num_failures = 0  # in a row
-        self._meter = meter
-        self.position: Position | None = None
-
-    def __next__(self) -> Fresh:
-        while True:
-            try:
-                fresh = next(self._upstream)
-            except (EmptyPassError, StoppedError):
-                raise
-            except Exception as error:
-                self._num_failures += 1
-                if self._num_failures >= self._most_failures:
-                    raise
-                self._skip(error)
-            else:
-                checked(fresh.batch)
-                self._num_failures = 0
-                self.position = fresh.position
-                return fresh
-
-    def _skip(self, error: Exception) -> None:
-        if self._meter.num_skipped == 0:
-            notes = " ".join(getattr(error, "__notes__", []))
-            warnings.warn(
-                f"A read failed and was skipped: {error!r}. {notes} Further ones are skipped "
-                "without a warning; stats().skipped_reads counts them.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        self._meter.skipped()
-
-
-def _augmenter(augment: Callable[[Batch], Batch]) -> Callable[[Served], Served]:
+def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:
     def augmented(served: Served) -> Served:
-        return served._replace(batch=checked(augment(served.own())), is_only=True)
+        # By the number of the copy: the same for any number of workers, and after a restart.
+        draws = np.random.SeedSequence(seed, spawn_key=(served.before.num_steps,))
+        batch = augment(served.own(), np.random.default_rng(draws))
+        return served._replace(batch=checked(batch), is_only=True)
 
     return augmented

@@ -11,7 +11,8 @@ class EchoStats:
 
     Attributes:
         steps: Batches served to training.
-        fresh_batches: Source batches among them that were used at least once.
+        fresh_batches: Source batches among them that were used at least once; with
+            `echo="example"`, the examples that were used at least once, in batches.
         passes: Complete passes over the source.
         skipped_reads: Reads that failed and were skipped (`on_error="skip"`).
         reads: Reads done, those of batches that still wait for their use included.

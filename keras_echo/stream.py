@@ -17,6 +17,11 @@ class Position(NamedTuple):
     number: int
     ordinal: int
 
+    @property
+    def next(self) -> Position:
+        """The place behind it, in the same pass."""
+        return Position(self.number, self.ordinal + 1)
+
 
 START = Position(0, 0)
 

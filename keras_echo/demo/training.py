@@ -201,7 +201,6 @@ def _train(
     max_seconds: float,
 ) -> Run:
     """One run; without a factor, `DataEchoCallback` finds it, from 1 on."""
-    rng = np.random.default_rng(_SEED)
     source = RemoteShards(url)
     logs = output / name.replace(" ", "_")
     with (
@@ -210,7 +209,7 @@ def _train(
             source,
             echo_factor=factor or 1.0,
             shuffle_buffer=0 if factor == 1 else _SHUFFLE_BUFFER,  # there are no copies to part
-            augment=lambda batch: _shifted(batch, rng),
+            augment=_shifted,
             steps_per_epoch=_STEPS_PER_EPOCH,
             seed=_SEED,
         ) as dataset,

@@ -85,5 +85,5 @@ class _Cursor:
             self._error = error
             raise
         fresh = Fresh(self._next, batch)
-        self._next = Position(self._next.number, self._next.ordinal + 1)
+        self._next = self._next.next
         return fresh

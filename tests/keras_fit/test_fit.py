@@ -141,15 +141,17 @@ def test_same_seed_same_stream_whatever_the_workers_and_the_interruptions(
 ):
     x = np.arange(length * 2, dtype="float32").reshape(-1, 1)
 
+    def noisy(batch, rng):
+        return batch[0] + rng.random(), batch[1]
+
     def dataset(workers):
-        rng = np.random.default_rng(seed)
         return EchoingPyDataset(
             (x, x),
             batch_size=2,
             echo_factor=factor,
             shuffle=shuffle,
             shuffle_buffer=shuffle_buffer,
-            augment=(lambda batch: (batch[0] + rng.random() * 0, batch[1])) if augments else None,
+            augment=noisy if augments else None,
             workers=workers,
             seed=seed,
             steps_per_epoch=1,

@@ -170,7 +170,7 @@ ERRORS = {
     "echo": (
         {"echo": "exmaple"},
         ValueError,
-        "echo must be 'batch'. Received: 'exmaple'. Leave it out for the first.",
+        "echo must be 'batch' or 'example'. Received: 'exmaple'. Leave it out for the first.",
     ),
     "placement": (
         {"placement": "gpu"},
@@ -215,7 +215,8 @@ ERRORS = {
     "augment": (
         {"augment": "flip"},
         TypeError,
-        "augment must be a function of a batch. Received: 'flip'. Pass None to leave it out.",
+        "augment must be a function of a batch or a Keras layer. Received: 'flip'. Pass None to "
+        "leave it out.",
     ),
     "empty": (
         {"source": Empty()},

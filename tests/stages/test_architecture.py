@@ -22,7 +22,9 @@ def test_importing_the_package_imports_no_keras(statement):
 
 
 def test_the_pure_modules_import_no_keras_and_no_backend():
-    modules = imported_by("import keras_echo.echoing, keras_echo.factor, keras_echo.tickets")
+    modules = imported_by(
+        "import keras_echo.echoing, keras_echo.examples, keras_echo.factor, keras_echo.tickets"
+    )
     assert not {"keras", "tensorflow", "jax", "torch"} & modules
 
 

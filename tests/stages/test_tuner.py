@@ -67,7 +67,8 @@ def test_small_noise_changes_nothing(ratio, noise):
 def test_a_change_is_followed_within_two_windows(before, after):
     assume(max(before, after) / min(before, after) > 1.01 + DISAGREEMENT)
     factors = followed([before] * 4 + [after] * 3)
-    assert factors[5:] == pytest.approx([min(HEADROOM * after, 8)] * 2, rel=1.1 * DEAD_BAND, abs=0.01)
+    wanted = min(HEADROOM * after, 8)
+    assert factors[5:] == pytest.approx([wanted] * 2, rel=1.1 * DEAD_BAND, abs=0.01)
 
 
 @given(before=st.floats(1.1, 8), change=st.floats(-DISAGREEMENT, DISAGREEMENT))
