@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from keras_echo.batches import Batch, checked, copied
 from keras_echo.echoing import Echo, ShuffleBuffer, Use
+from keras_echo.placement import HostBatch, Waiting
 from keras_echo.prefetch import Prefetcher, StoppedError
 from keras_echo.state import State
 from keras_echo.stream import EmptyPassError, Fresh, Position
@@ -36,6 +37,7 @@ class Settings:
         parallelism: How it is read.
         factor: Returns the echoing factor.
         shuffle_buffer: Batches in the shuffle buffer behind the echo.
+        place: Returns a batch that waits where it is to wait for its reuse.
         augment: Applied to every copy, in order, on one thread.
         on_error: Whether a failing read raises or is skipped.
         meter: Measures reads and waits.
@@ -45,6 +47,7 @@ class Settings:
     parallelism: Parallelism
     factor: Callable[[], float]
     shuffle_buffer: int
+    place: Callable[[Batch], Waiting]
     augment: Callable[[Batch], Batch] | None
     on_error: Literal["raise", "skip"]
     meter: Meter
@@ -54,20 +57,24 @@ class Served(NamedTuple):
     """A batch for training.
 
     Attributes:
-        batch: The batch.
+        waiting: The batch.
         is_only: Whether nobody else sees this very object.
         before: Where the stream stands before this batch.
         behind: Where it stands behind it.
     """
 
-    batch: Batch
+    waiting: Waiting
     is_only: bool
     before: State
     behind: State
 
     def own(self) -> Batch:
         """The batch, copied if somebody else sees it too."""
-        return self.batch if self.is_only else copied(self.batch)
+        return self.waiting.batch if self.is_only else self.waiting.copy()
+
+    def copy(self) -> Batch:
+        """The batch, copied. If this is its only use, it is not worth a transfer."""
+        return copied(self.waiting.batch) if self.is_only else self.waiting.copy()
 
 
 class Pipeline(Iterator[Served]):
@@ -124,7 +131,7 @@ class _Echoed(Iterator[Served]):
             meter=settings.meter,
         )
         self._echo = Echo(
-            self._fresh,
+            map(self._placed, self._fresh),
             settings.factor,
             credit=state.credit,
             num_uses=state.num_uses,
@@ -142,11 +149,14 @@ class _Echoed(Iterator[Served]):
     def stop(self, *, wait: bool) -> None:
         self._upstream.stop(wait=wait)
 
+    def _placed(self, fresh: Fresh) -> Fresh:
+        return fresh._replace(batch=self._settings.place(fresh.batch))
+
     def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
         """The shuffle buffer; what it held when the stream was interrupted is read again."""
         while len(self._held) < len(self._positions_held):
             fresh = next(self._upstream)
-            self._held[fresh.position] = fresh
+            self._held[fresh.position] = self._placed(fresh)
         return ShuffleBuffer(
             self._echo,
             self._settings.shuffle_buffer,
@@ -212,6 +222,6 @@ class _FreshBatches(Iterator[Fresh]):
 
 def _augmenter(augment: Callable[[Batch], Batch]) -> Callable[[Served], Served]:
     def augmented(served: Served) -> Served:
-        return served._replace(batch=checked(augment(served.own())), is_only=True)
+        return served._replace(waiting=HostBatch(checked(augment(served.own()))), is_only=True)
 
     return augmented
