@@ -86,6 +86,8 @@ class Endpoint(keras.layers.Layer):
 
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_in_fit_and_in_a_file(jit_compile, tmp_path):
+    if keras.backend.backend() == "torch" and jit_compile:
+        pytest.skip("torch.compile warns of its own code, and warnings are errors here")
     inputs = {
         "images": keras.Input((8, 8, 3), name="images"),
         "labels": keras.Input((), dtype="int32", name="labels"),
