@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keras_echo._version import __version__
 
 if TYPE_CHECKING:
+    from keras_echo import layers
     from keras_echo.callback import DataEchoCallback
     from keras_echo.dataset import EchoingPyDataset
     from keras_echo.factor import EchoFactor
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "analyze",
     "echo",
+    "layers",
 ]
 
 _HOMES = {
@@ -43,6 +45,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: Keras takes seconds, and not all need it."""
+    if name == "layers":
+        return import_module(f"{__name__}.layers")
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

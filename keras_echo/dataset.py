@@ -12,10 +12,10 @@ import keras
 from keras_echo import arguments
 from keras_echo._messages import expected
 from keras_echo.augmentation import augmenter
-from keras_echo.batches import Batch, copied
 from keras_echo.factor import EchoFactor
 from keras_echo.meter import Meter
 from keras_echo.pipeline import Pipeline, Served, Settings
+from keras_echo.placement import waiting_place
 from keras_echo.prefetch import StoppedError
 from keras_echo.probe import Probe
 from keras_echo.sources import as_source
@@ -25,6 +25,8 @@ from keras_echo.tickets import Tickets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from keras_echo.batches import Batch
 
 
 class EchoingPyDataset(keras.utils.PyDataset):
@@ -64,7 +66,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
         shuffle: Whether a random-access source (a `PyDataset` with a length, or arrays) is read in
             an order that is drawn anew in each pass. Arrays are shuffled by examples.
         batch_size: Examples in a batch, for arrays.
-        placement: Where batches wait for their reuse: `"auto"` or `"host"`.
+        placement: Where batches wait for their reuse. `"host"`: each use is a copy in the host's
+            memory. `"device"`: a batch is transferred once, and its copies are served from the
+            accelerator's memory, as arrays of the backend; at most `shuffle_buffer` + 3 batches
+            are held there. `"auto"`: the device if they take 1 GiB at most and nothing augments
+            them, otherwise the host.
         seed: Seed of all that is random. By default one is drawn from Python's `random`, which
             `keras.utils.set_random_seed` seeds.
         workers: How many threads or processes read; default: the source's own wish. A source that
@@ -95,7 +101,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         steps_per_epoch: int | None = None,
         shuffle: bool = True,
         batch_size: int = 32,
-        placement: Literal["auto", "host"] = "auto",
+        placement: Literal["auto", "host", "device"] = "auto",
         seed: int | None = None,
         workers: int | None = None,
         use_multiprocessing: bool | None = None,
@@ -105,7 +111,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         # Keras gets no workers: each of its own would read everything once more.
         super().__init__(workers=1, use_multiprocessing=False)
         arguments.check_choice("echo", echo, ("batch", "example"))
-        arguments.check_choice("placement", placement, ("auto", "host"))
+        arguments.check_choice("placement", placement, ("auto", "host", "device"))
         arguments.check_choice("on_error", on_error, ("raise", "skip"))
         arguments.check_count("shuffle_buffer", shuffle_buffer, 0)
         arguments.check_count("batch_size", batch_size, 1)
@@ -130,6 +136,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
             factor=lambda: factor.value,
             echo=echo,
             shuffle_buffer=shuffle_buffer,
+            place=waiting_place(
+                placement,
+                shuffle_buffer=shuffle_buffer,
+                made_on_host=augment is not None or echo == "example",
+            ),
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
             meter=Meter(),
@@ -149,7 +160,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         """
         with self._lock:
             served, may_return = self._tickets.serve(index)
-            return copied(served.batch) if may_return else served.own()
+            return served.copy() if may_return else served.own()
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.tickets`."""

@@ -11,11 +11,12 @@ from keras_echo.echoing import Echo, ShuffleBuffer, Use
 if TYPE_CHECKING:
     from keras_echo.batches import Batch
     from keras_echo.fresh import FreshBatches
+    from keras_echo.placement import Waiting
     from keras_echo.state import State
     from keras_echo.stream import Fresh, Position
 
 
-class EchoedBatches(Iterator[tuple[Use["Batch"], "State"]]):
+class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
     """The uses of whole batches, each with the state of the stream behind it.
 
     Args:
@@ -24,6 +25,7 @@ class EchoedBatches(Iterator[tuple[Use["Batch"], "State"]]):
         state: Where to begin.
         factor: Returns the echoing factor.
         shuffle_buffer: Batches in the shuffle buffer.
+        place: Returns a batch that waits where it is to wait for its reuse.
     """
 
     def __init__(
@@ -33,14 +35,16 @@ class EchoedBatches(Iterator[tuple[Use["Batch"], "State"]]):
         state: State,
         factor: Callable[[], float],
         shuffle_buffer: int,
+        place: Callable[[Batch], Waiting],
     ) -> None:
         self._upstream = upstream
         self._fresh = fresh
         self._state = state
         self._shuffle_buffer = shuffle_buffer
+        self._place = place
         self._held: dict[Position, Fresh] = {}
         self._echo = Echo(
-            fresh,
+            map(self._placed, fresh),
             factor,
             credit=state.credit,
             num_uses=state.num_uses,
@@ -48,18 +52,21 @@ class EchoedBatches(Iterator[tuple[Use["Batch"], "State"]]):
         )
         self._uses: ShuffleBuffer[Use[Fresh]] | None = None
 
-    def __next__(self) -> tuple[Use[Batch], State]:
+    def __next__(self) -> tuple[Use[Waiting], State]:
         if self._uses is None:
             self._uses = self._restored()
         use = next(self._uses)
         self._state = self._state_behind(self._uses)
         return Use(use.item.batch, use.is_only), self._state
 
+    def _placed(self, fresh: Fresh) -> Fresh:
+        return fresh._replace(batch=self._place(fresh.batch))
+
     def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
         """The shuffle buffer; what it held when the stream was interrupted is read again."""
         while len(self._held) < len(self._state.positions_held):
             fresh = next(self._upstream)
-            self._held[fresh.position] = fresh
+            self._held[fresh.position] = self._placed(fresh)
         return ShuffleBuffer(
             self._echo,
             self._shuffle_buffer,

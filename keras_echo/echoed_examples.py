@@ -18,11 +18,11 @@ import numpy as np
 from keras_echo._messages import expected
 from keras_echo.echoing import Use
 from keras_echo.examples import Block, ExampleEcho
+from keras_echo.placement import HostBatch
 from keras_echo.state import ExampleState, State
 from keras_echo.storage import Examples, Storage
 
 if TYPE_CHECKING:
-    from keras_echo.batches import Batch
     from keras_echo.fresh import FreshBatches
     from keras_echo.stream import Fresh
 
@@ -37,7 +37,7 @@ class _Read(NamedTuple):
     examples: Examples
 
 
-class EchoedExamples(Iterator[tuple[Use["Batch"], State]]):
+class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
     """Batches of echoed examples, each with the state of the stream behind it.
 
     All batches are of one size: that of the larger one of the first two fresh batches, since the
@@ -71,14 +71,14 @@ class EchoedExamples(Iterator[tuple[Use["Batch"], State]]):
         self._reads: deque[_Read] = deque()  # what is still to come
         self._echo: ExampleEcho | None = None
 
-    def __next__(self) -> tuple[Use[Batch], State]:
+    def __next__(self) -> tuple[Use[HostBatch], State]:
         if self._echo is None:
             self._echo, self._storage = self._begun()
         while num_missing := self._echo.num_missing:
             self._take(self._echo, num_missing)
         batch = self._storage.gather(self._echo.draw(self._batch_size))
         self._state = self._state_behind(self._echo)
-        return Use(batch, is_only=True), self._state
+        return Use(HostBatch(batch), is_only=True), self._state
 
     def _begun(self) -> tuple[ExampleEcho, Storage]:
         """The buffer; what it held when the stream was interrupted is read again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from keras_echo.batches import Batch, checked, copied
 from keras_echo.echoed_batches import EchoedBatches
 from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.fresh import FreshBatches
+from keras_echo.placement import HostBatch, Waiting
 from keras_echo.prefetch import Prefetcher
 from keras_echo.stream import Fresh
 
 if TYPE_CHECKING:
     from keras_echo.augmentation import Augment
+    from keras_echo.echoing import Use
     from keras_echo.meter import Meter
     from keras_echo.sources import Parallelism, Source
     from keras_echo.state import State
@@ -41,6 +43,7 @@ class Settings:
         factor: Returns the echoing factor.
         echo: What is repeated.
         shuffle_buffer: What the shuffle buffer behind the echo holds, batches or examples.
+        place: Returns a batch that waits where it is to wait for its reuse.
         augment: Applied to every copy, with random numbers of its own, on any thread.
         on_error: Whether a failing read raises or is skipped.
         meter: Measures reads and waits.
@@ -51,6 +54,7 @@ class Settings:
     factor: Callable[[], float]
     echo: Literal["batch", "example"]
     shuffle_buffer: int
+    place: Callable[[Batch], Waiting]
     augment: Augment | None
     on_error: Literal["raise", "skip"]
     meter: Meter
@@ -60,20 +64,24 @@ class Served(NamedTuple):
     """A batch for training.
 
     Attributes:
-        batch: The batch.
+        waiting: The batch.
         is_only: Whether nobody else sees this very object.
         before: Where the stream stands before this batch.
         behind: Where it stands behind it.
     """
 
-    batch: Batch
+    waiting: Waiting
     is_only: bool
     before: State
     behind: State
 
     def own(self) -> Batch:
         """The batch, copied if somebody else sees it too."""
-        return self.batch if self.is_only else copied(self.batch)
+        return self.waiting.batch if self.is_only else self.waiting.copy()
+
+    def copy(self) -> Batch:
+        """The batch, copied. If this is its only use, it is not worth a transfer."""
+        return copied(self.waiting.batch) if self.is_only else self.waiting.copy()
 
 
 class Pipeline(Iterator[Served]):
@@ -134,10 +142,14 @@ class _Echoed(Iterator[Served]):
             most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
             meter=settings.meter,
         )
-        echoed = EchoedExamples if settings.echo == "example" else EchoedBatches
-        self._uses: EchoedExamples | EchoedBatches = echoed(
-            self._upstream, fresh, state, settings.factor, settings.shuffle_buffer
-        )
+        self._uses: Iterator[tuple[Use[Any], State]]
+        factor, shuffle_buffer = settings.factor, settings.shuffle_buffer
+        if settings.echo == "example":
+            self._uses = EchoedExamples(self._upstream, fresh, state, factor, shuffle_buffer)
+        else:
+            self._uses = EchoedBatches(
+                self._upstream, fresh, state, factor, shuffle_buffer, settings.place
+            )
 
     def __next__(self) -> Served:
         before = self._state
@@ -156,6 +168,6 @@ def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:
         # By the number of the copy: the same for any number of workers, and after a restart.
         draws = np.random.SeedSequence(seed, spawn_key=(served.before.num_steps,))
         batch = augment(served.own(), np.random.default_rng(draws))
-        return served._replace(batch=checked(batch), is_only=True)
+        return served._replace(waiting=HostBatch(checked(batch)), is_only=True)
 
     return augmented

@@ -20,7 +20,9 @@ STRUCTURES = {
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_structures_are_kept_and_copies_are_apart(name):
     arrays = STRUCTURES[name]
-    with EchoingPyDataset(arrays, echo_factor=3, batch_size=4, shuffle=False) as dataset:
+    with EchoingPyDataset(
+        arrays, echo_factor=3, batch_size=4, shuffle=False, placement="host"
+    ) as dataset:
         for step in range(9):
             batch = dataset[step]
             keras.tree.assert_same_structure(batch, arrays)
@@ -63,7 +65,7 @@ def test_torch_tensors_are_copied_and_jax_arrays_are_not():
         def __getitem__(self, index):
             return tensor, tensor
 
-    with EchoingPyDataset(Tensors(), echo_factor=2) as dataset:
+    with EchoingPyDataset(Tensors(), echo_factor=2, placement="host") as dataset:
         dataset[0], dataset[1], dataset[2]  # a look may come again, and is served as a copy
         first, second = dataset[3][0], dataset[4][0]
     if backend == "torch":

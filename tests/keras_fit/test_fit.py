@@ -158,7 +158,7 @@ def test_same_seed_same_stream_whatever_the_workers_and_the_interruptions(
         )
 
     def serve(dataset, num):
-        return [dataset[0][0].tolist() for _ in range(num)]
+        return [np.asarray(dataset[0][0]).tolist() for _ in range(num)]
 
     with dataset(1) as one, dataset(workers) as many, dataset(1) as closed, dataset(1) as resumed:
         whole = serve(one, 30)

@@ -1,0 +1,201 @@
+"""Where a batch waits for its reuse: in the host's memory or in the accelerator's.
+
+The only module that knows the backends' device interfaces; none is imported before a batch is
+placed. That happens when a batch is first served, on the training thread, in place of the transfer
+that Keras would begin there; one transfer in e remains.
+
+- JAX: the batch is laid out as Keras's trainer does it, by the `keras.distribution` if there is
+  one. The transfer is only begun there; an accelerator's overlaps with the steps under way.
+- PyTorch: the batch goes to Keras's current device. As with Keras's own transfer, the thread waits
+  while the device works off its queue.
+- TensorFlow: Keras feeds every dataset through `tf.data`, which takes tensors from the host only.
+  There the batch becomes a tensor on the host: this saves two copies for each use, but the
+  transfer to an accelerator is made for each step, by `tf.data`'s threads beside training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_echo._messages import expected
+from keras_echo.batches import Batch, copied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AUTO_BYTES = 2**30  # of batches that wait on the device, at most, with "auto"
+_LOOKED_AT = 2  # batches that Keras may be served again; see keras_echo.tickets
+
+
+class Waiting(Protocol):
+    """A batch that waits for its next use."""
+
+    batch: Batch  # as the source gave it
+
+    def copy(self) -> Batch:
+        """A batch of the same values. In-place changes of it are seen by nobody else."""
+
+
+class HostBatch:
+    """A batch that waits in the host's memory and is copied for each use."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def copy(self) -> Batch:
+        """See `Waiting`."""
+        return copied(self.batch)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One array on the device.
+
+    Attributes:
+        use: Returns it for one use.
+        is_intact: Whether no earlier use changed or deleted it.
+    """
+
+    use: Callable[[], Any]
+    is_intact: Callable[[], bool] = lambda: True
+
+
+class DeviceBatch:
+    """A batch that is placed on the device when it is first copied; all copies share that memory.
+
+    An array that a use has changed in place (PyTorch) or donated (JAX) is placed again before the
+    next one. For that the batch on the host is kept.
+
+    Args:
+        batch: The batch on the host.
+        place: Puts one array on the device.
+    """
+
+    def __init__(self, batch: Batch, place: Callable[[Any], Placed]) -> None:
+        self.batch = batch
+        self._place = place
+        self._placed: list[Placed | None] = [None] * len(keras.tree.flatten(batch))
+
+    def copy(self) -> Batch:
+        """See `Waiting`."""
+        placed = [
+            self._place(leaf) if old is None or not old.is_intact() else old
+            for old, leaf in zip(self._placed, keras.tree.flatten(self.batch), strict=True)
+        ]
+        self._placed = [*placed]
+        return keras.tree.pack_sequence_as(self.batch, [each.use() for each in placed])
+
+
+def waiting_place(
+    placement: str, *, shuffle_buffer: int, made_on_host: bool
+) -> Callable[[Batch], Waiting]:
+    """Decides where batches wait.
+
+    - `"host"`: in the host's memory.
+    - `"device"`: see the module; `shuffle_buffer` + 3 batches at most.
+    - `"auto"`: on the device if `shuffle_buffer` + 3 batches of that size take `AUTO_BYTES` at
+      most, and on the host if not. Where each copy is made anew on the host, on other backends,
+      and on several processes on the host too.
+
+    Args:
+        placement: `"auto"`, `"host"` or `"device"`.
+        shuffle_buffer: Batches in the shuffle buffer behind the echo.
+        made_on_host: Whether each copy is made anew on the host, augmented or out of examples.
+
+    Returns:
+        A function from a batch to the batch that waits.
+
+    Raises:
+        ValueError: If `"device"` isn't possible.
+    """
+    backend = keras.backend.backend()
+    place = _PLACES.get(backend)
+    if placement == "device":
+        if made_on_host or place is None or _is_distributed_over_processes():
+            raise ValueError(
+                expected(
+                    "placement",
+                    "be 'auto' or 'host' with augment= or echo='example', which make each copy on "
+                    "the host, on several processes, and on backends other than JAX, PyTorch and "
+                    "TensorFlow",
+                    placement,
+                    "Leave it out; to augment or to echo examples on the accelerator, use layers "
+                    "in the model, or keras_echo.layers",
+                )
+            )
+        return lambda batch: DeviceBatch(batch, place)
+    if placement == "host" or made_on_host or place is None or _is_distributed_over_processes():
+        return HostBatch
+    num_batches = shuffle_buffer + 1 + _LOOKED_AT
+
+    def automatic(batch: Batch) -> Waiting:
+        fits = num_batches * _num_bytes(batch) <= AUTO_BYTES
+        return DeviceBatch(batch, place) if fits else HostBatch(batch)
+
+    return automatic
+
+
+def _num_bytes(batch: Batch) -> int:
+    return sum(getattr(leaf, "nbytes", 0) for leaf in keras.tree.flatten(batch))
+
+
+def _is_distributed_over_processes() -> bool:
+    distribution = keras.distribution.distribution()
+    return distribution is not None and distribution.num_processes > 1
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "OSU"
+
+
+def _on_host(leaf: Any) -> Placed:
+    """None, strings, sparse matrices and what else the backend has no array for."""
+    return Placed(use=lambda: copied(leaf))
+
+
+def _by_jax(leaf: Any) -> Placed:
+    import jax
+
+    if not _is_array(leaf):
+        return _on_host(leaf)
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        array = jax.device_put(leaf)
+    else:
+        layout = distribution.get_data_layout(leaf.shape)
+        array = keras.distribution.distribute_tensor(leaf, layout)
+    return Placed(use=lambda: array, is_intact=lambda: not array.is_deleted())
+
+
+def _by_torch(leaf: Any) -> Placed:
+    import torch
+
+    if not (_is_array(leaf) or torch.is_tensor(leaf)):
+        return _on_host(leaf)
+    tensor = keras.ops.convert_to_tensor(leaf).detach()
+    if tensor.device.type == "cpu" or torch.is_tensor(leaf):
+        tensor = tensor.clone()  # otherwise it may be the memory of the batch on the host
+    if tensor.is_inference():  # has no version
+        return Placed(use=lambda: tensor, is_intact=lambda: False)
+    # PyTorch counts the in-place changes of a tensor and of all that share its memory, for
+    # autograd (torch.autograd: "In-place correctness checks"). There is no public name for it.
+    version = tensor._version
+    # Detached each time: a gradient or a mask that a model attaches stays with that use.
+    return Placed(use=tensor.detach, is_intact=lambda: tensor._version == version)
+
+
+def _by_tensorflow(leaf: Any) -> Placed:
+    import tensorflow as tf
+
+    if not _is_array(leaf):
+        return _on_host(leaf)
+    with tf.device("CPU"):
+        tensor = tf.constant(leaf)
+    return Placed(use=lambda: tensor)
+
+
+_PLACES = {"jax": _by_jax, "torch": _by_torch, "tensorflow": _by_tensorflow}
