@@ -167,6 +167,16 @@ def test_interrupted_in_a_window_the_next_fit_profiles_again(tmp_path, is_same):
     assert not list(tmp_path.glob(".window-*"))
 
 
+def test_reads_in_worker_processes_are_in_the_trace(tmp_path):
+    options = {"workers": 2, "use_multiprocessing": True}
+    with EchoingPyDataset(Slow(0.02), steps_per_epoch=32, **options) as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        model().fit(data, verbose=0, callbacks=[callback])
+    found = callback.decisions[0].breakdown
+    assert (found.origin, found.num_readers, found.bound) == ("trace", 2, "exact")
+    assert found.upstream_seconds > 0.009
+
+
 def test_steps_go_on_over_several_fits(tmp_path):
     trained = model()
     with dataset() as data:
