@@ -17,7 +17,7 @@ from keras_echo.dataset import EchoingPyDataset
 from keras_echo.factor import EchoFactor, check_factor
 from keras_echo.logbook import Logbook
 from keras_echo.profiling.tracer import Tracer
-from keras_echo.schedule import FEWEST_CALLS, Schedule
+from keras_echo.schedule import FEWEST_CALLS, ReadingWatch, Schedule
 from keras_echo.tuner import EchoDecision, decide
 from keras_echo.window import Measurement, Window
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from keras_echo.profiling.result import StepBreakdown
 
     Logs = dict[str, Any] | None
+
+_CHECK_STEPS = 100  # from one look at the dataset's counters to the next
 
 # By thread: the callbacks whose windows may be open. A process has one profiler session.
 _recording: weakref.WeakValueDictionary[int, DataEchoCallback] = weakref.WeakValueDictionary()
@@ -125,8 +127,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
         self._is_settled = False
-        self._reads = 0, 0.0
-        self._usual_read_seconds = 0.0
+        self._reading = ReadingWatch()
         self._epoch = 0
         self._first_step = 0  # of the epoch, counted over all calls of fit()
         self._last_batch = -1
@@ -139,6 +140,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._end_epoch()  # where the last fit() broke off
         self._history.clear()
         self._schedule.begin_fit(self._first_step, self._steps_per_call())
+        self._next_check = self._first_step + _CHECK_STEPS
         self._begun_seconds = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -154,8 +156,8 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._last_batch = batch
         if self._window is not None:
             self._advance(self._window)
-        elif self._first_step + batch >= self._schedule.next_step:
-            self._open(self._first_step + batch)
+        elif self._first_step + batch >= min(self._schedule.next_step, self._next_check):
+            self._look(self._first_step + batch)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -196,10 +198,15 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._first_step += min(calls_end, self.params.get("steps") or calls_end)
             self._last_batch = -1
 
-    def _open(self, step: int) -> None:
+    def _look(self, step: int) -> None:
+        """Opens a window, if one is due or reading has changed."""
+        self._next_check = step + _CHECK_STEPS
+        has_changed = self._has_reading_changed() and bool(self._history)
+        if step < self._schedule.next_step and not has_changed:
+            return
         running_seconds = time.perf_counter() - self._begun_seconds
         num_ready_calls, num_calls = self._schedule.num_calls(
-            step, running_seconds, self._has_reading_changed() or not self._is_settled
+            step, running_seconds, has_changed or not self._is_settled
         )
         if not num_calls:
             return
@@ -263,15 +270,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._tracer.synchronize(smallest.value)
 
     def _has_reading_changed(self) -> bool:
-        """Compares the reads since the last call with those before."""
         if self._probe is None:
             return False
-        stats, (reads, seconds) = self._probe.stats(), self._reads
-        if stats.reads <= reads:
-            return False
-        self._reads = stats.reads, stats.read_seconds
-        usual, self._usual_read_seconds = (
-            self._usual_read_seconds,
-            (stats.read_seconds - seconds) / (stats.reads - reads),
-        )
-        return usual > 0 and not 0.75 < self._usual_read_seconds / usual < 1.25
+        stats = self._probe.stats()
+        return self._reading.has_changed(stats.reads, stats.read_seconds)

@@ -1,4 +1,4 @@
-"""When windows open. Pure: no clock, no I/O, no Keras."""
+"""When windows open, and what makes one urgent. Pure: no clock, no I/O, no Keras."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ BUDGET = 0.005
 
 FEWEST_CALLS = 3
 """Calls of the train function below which a window isn't worth opening."""
+
+CHANGE = 0.25
+"""Relative difference from which on the time of a read has changed."""
 
 NUM_COLD = 3
 """Calls after a pause that are not counted: the first took 1.5 times as long on a CPU."""
@@ -114,3 +117,29 @@ class Schedule:
     @property
     def _lead(self) -> int:
         return self._warmup_steps - self._num_ready_calls * self._steps_per_call
+
+
+class ReadingWatch:
+    """Notices that reads take another time than they did."""
+
+    def __init__(self) -> None:
+        self._num_reads = 0
+        self._seconds = 0.0
+        self._usual_seconds = 0.0
+
+    def has_changed(self, num_reads: int, seconds: float) -> bool:
+        """Compares the reads since the last call with those between the last two.
+
+        Args:
+            num_reads: Reads so far.
+            seconds: How long they took, in total.
+
+        Returns:
+            Whether the mean read has become longer or shorter by `CHANGE`.
+        """
+        if num_reads <= self._num_reads:
+            return False
+        usual = self._usual_seconds
+        self._usual_seconds = (seconds - self._seconds) / (num_reads - self._num_reads)
+        self._num_reads, self._seconds = num_reads, seconds
+        return usual > 0 and abs(self._usual_seconds / usual - 1) > CHANGE

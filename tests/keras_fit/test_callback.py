@@ -167,6 +167,24 @@ def test_interrupted_in_a_window_the_next_fit_profiles_again(tmp_path, is_same):
     assert not list(tmp_path.glob(".window-*"))
 
 
+def test_a_change_in_the_midst_of_an_epoch_is_followed(tmp_path):
+    source = Slow(0.004)
+
+    class SlowDown(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 200:
+                source.seconds = 0.04
+
+    with EchoingPyDataset(source, steps_per_epoch=600) as data:
+        callback = DataEchoCallback(data, tmp_path, max_factor=50.0, verbose=0)
+        model().fit(data, verbose=0, callbacks=[SlowDown(), callback])
+    before = [d.breakdown.upstream_seconds for d in callback.decisions if d.step <= 200]
+    after = [d.breakdown.upstream_seconds for d in callback.decisions if d.step > 220]
+    assert len(after) >= 2
+    assert max(before) < 0.03 < after[-1]
+    assert callback.decisions[-1].factor > max(d.factor for d in callback.decisions[: len(before)])
+
+
 def test_reads_in_worker_processes_are_in_the_trace(tmp_path):
     options = {"workers": 2, "use_multiprocessing": True}
     with EchoingPyDataset(Slow(0.02), steps_per_epoch=32, **options) as data:

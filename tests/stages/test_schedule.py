@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.schedule import BUDGET, FEWEST_CALLS, Schedule
+from keras_echo.schedule import BUDGET, FEWEST_CALLS, ReadingWatch, Schedule
 
 
 def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, is_urgent=False):
@@ -83,3 +83,12 @@ def test_steps_without_a_wait_belong_to_the_warm_up():
         schedule.begin_epoch(0, 100)
         assert schedule.next_step == warmup - ready
         assert schedule.num_calls(warmup - ready, 1.0, False) == (ready, 10)
+
+
+def test_a_change_of_reading_is_noticed_once():
+    watch, reads, seconds, noticed = ReadingWatch(), 0, 0.0, []
+    for read_seconds in (1.0, 1.2, 1.0, 4.0, 4.0, 4.0, 2.0, 2.0):
+        reads, seconds = reads + 10, seconds + 10 * read_seconds
+        noticed.append(watch.has_changed(reads, seconds))
+        assert not watch.has_changed(reads, seconds)  # nothing was read since
+    assert noticed == [False, False, False, True, False, False, True, False]
