@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_ratio_is_exact_on_the_cost_model(ratio, down, echo, readers):
     assert result.recommended_factor == pytest.approx(max(1.0, ratio), rel=0.02)
     assert result.bound == "exact"
     assert result.complete
+
+
+@given(cold=st.floats(1.0, 3.0), echo=st.integers(1, 8))
+def test_steps_that_never_wait_count_where_the_trace_knows_them(cold, echo):
+    spans = window(4.0, cold, echo, 1)
+    result = breakdown(dataclasses.replace(spans, ready_step_seconds=1.0))
+    assert result.downstream_seconds == 1.0
+    assert result.ratio == pytest.approx(4.0, rel=0.02)
+    # What training waited is what it waited.
+    assert result.wait_seconds == breakdown(spans).wait_seconds
 
 
 @given(ratio=st.floats(0.1, 0.9), down=st.floats(0.01, 1.0))
