@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keras_echo.profiling.spans import Spans
 
 STEP_COLOUR, WAIT_COLOUR, READ_COLOUR = "#673ab7", "#f4b183", "#6aa84f"
-READ_SECONDS = 0.06
+READ_SECONDS = 0.1
 WORKERS = 2
 ECHO_FACTOR = 2.0
 
@@ -32,11 +32,11 @@ def recorded() -> tuple[Spans, float]:
     model = convolutional_model()
     source = source_class()(lambda: time.sleep(READ_SECONDS), workers=WORKERS)
     with (
-        keras_echo.EchoingPyDataset(source, echo_factor=ECHO_FACTOR, steps_per_epoch=40) as dataset,
+        keras_echo.EchoingPyDataset(source, echo_factor=ECHO_FACTOR, steps_per_epoch=90) as dataset,
         tempfile.TemporaryDirectory() as logs,
     ):
         callback = keras_echo.DataEchoCallback(
-            dataset, logs, adapt=False, verbose=0, warmup_steps=20
+            dataset, logs, adapt=False, verbose=0, warmup_steps=60
         )
         model.fit(dataset, verbose=0, callbacks=[callback])
         found = callback.decisions[0].breakdown

@@ -131,7 +131,9 @@ class Failing(keras.utils.PyDataset):
 @pytest.mark.parametrize("augment", [None, lambda batch: batch], ids=["plain", "augmented"])
 def test_what_the_source_raises_arrives_with_the_index(augment, recorder):
     note = "keras_echo was reading batch 3 of the source."
-    dataset = EchoingPyDataset(Failing(1), echo_factor=2, shuffle=False, augment=augment)
+    dataset = EchoingPyDataset(
+        Failing(1), echo_factor=2, shuffle=False, augment=augment, placement="host"
+    )
     with pytest.raises(Exception, match="disk gone") as caught:
         model_of_one_layer().fit(dataset, verbose=0)
     if BACKEND == "tensorflow":  # Keras's pipeline there turns every exception into UnknownError
@@ -250,7 +252,9 @@ def test_a_script_ends_though_a_read_never_does(tmp_path):
 
 def test_calls_from_many_threads_get_every_batch_once(numbered):
     served, lock = [], threading.Lock()
-    with EchoingPyDataset(numbered(50), echo_factor=2, shuffle=False, workers=2) as dataset:
+    with EchoingPyDataset(
+        numbered(50), echo_factor=2, shuffle=False, workers=2, placement="host"
+    ) as dataset:
 
         def call():
             for index in range(3, 28):
