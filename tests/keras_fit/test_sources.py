@@ -175,7 +175,8 @@ ERRORS = {
     "placement": (
         {"placement": "gpu"},
         ValueError,
-        "placement must be 'auto' or 'host'. Received: 'gpu'. Leave it out for the first.",
+        "placement must be 'auto' or 'host' or 'device'. Received: 'gpu'. "
+        "Leave it out for the first.",
     ),
     "on_error": (
         {"on_error": "ignore"},
