@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 STEP_COLOUR, WAIT_COLOUR, READ_COLOUR = "#673ab7", "#f4b183", "#6aa84f"
 READ_SECONDS = 0.1
 WORKERS = 2
-ECHO_FACTOR = 2.0
+ECHO_FACTOR = 1.0
 
 
 def recorded() -> tuple[Spans, float]:
-    """A window of training that starves although every batch is used twice, and its R."""
+    """A window of training that starves, and its R."""
     import keras_echo
     from keras_echo.profiling import xspace
     from keras_echo.profiling.extract import extract
@@ -32,11 +32,11 @@ def recorded() -> tuple[Spans, float]:
     model = convolutional_model()
     source = source_class()(lambda: time.sleep(READ_SECONDS), workers=WORKERS)
     with (
-        keras_echo.EchoingPyDataset(source, echo_factor=ECHO_FACTOR, steps_per_epoch=90) as dataset,
+        keras_echo.EchoingPyDataset(source, echo_factor=ECHO_FACTOR, steps_per_epoch=60) as dataset,
         tempfile.TemporaryDirectory() as logs,
     ):
         callback = keras_echo.DataEchoCallback(
-            dataset, logs, adapt=False, verbose=0, warmup_steps=60
+            dataset, logs, adapt=False, verbose=0, warmup_steps=20
         )
         model.fit(dataset, verbose=0, callbacks=[callback])
         found = callback.decisions[0].breakdown
@@ -63,11 +63,9 @@ def draw(spans: Spans, ratio: float, path: Path) -> None:
     for number, reads in enumerate(spans.reads, start=1):
         boxes(reads, number, READ_COLOUR)
     for number, (start, stop) in enumerate(spans.steps):
-        axes.text(
-            1e3 * (start + stop) / 2 - begin, -0.62, f"step {number + 1}", ha="center", fontsize=7
-        )
+        axes.text(1e3 * (start + stop) / 2 - begin, -0.62, str(number + 1), ha="center", fontsize=7)
     for colour, name in (
-        (STEP_COLOUR, "step"),
+        (STEP_COLOUR, "step, by its number"),
         (WAIT_COLOUR, "wait for a batch"),
         (READ_COLOUR, "read"),
     ):
