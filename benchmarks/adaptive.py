@@ -14,16 +14,14 @@ Rates are those of whole calls of `fit()`, the adaptive one's search included.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workload import (
-    BACKENDS,
     RATIOS,
+    arguments_of,
     convolutional_model,
     in_each_backend,
     print_result,
@@ -215,12 +213,9 @@ def report(results: list[dict]) -> str:
 
 def main() -> None:
     """Measures each backend in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser = arguments_of(__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--ratios", default=",".join(map(str, RATIOS)))
-    parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         ratios = [float(ratio) for ratio in args.ratios.split(",")]

@@ -17,24 +17,13 @@ before and behind it, and the table shows the median over rounds of ratios withi
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-BACKENDS = ("tensorflow", "jax", "torch")
+from workload import arguments_of, in_each_backend, print_result, write_json
+
 ENDLESS = 1e6  # as an echoing factor: no fresh batch while the clock runs
 WARM_UP = 5  # steps before the clock runs
-# One core computes and the other is left to the input, as with an accelerator.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 
 
 def measure(rounds: int, num_steps: int) -> dict:
@@ -167,32 +156,16 @@ def table(results: list[dict]) -> str:
 
 def main() -> None:
     """Measures each backend in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser = arguments_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=45, help="in one run")
-    parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(args.rounds, args.steps)))
-        return
-    results = []
-    for backend in args.backends.split(","):
-        command = [sys.executable, __file__, "--measure"]
-        command += ["--rounds", str(args.rounds), "--steps", str(args.steps)]
-        done = subprocess.run(
-            command,
-            env={**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"{backend} done", file=sys.stderr)
+        print_result(measure(args.rounds, args.steps))
+    arguments = ["--rounds", str(args.rounds), "--steps", str(args.steps)]
+    results = in_each_backend(__file__, args.backends.split(","), arguments)
     print(table(results))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.json, results)
 
 
 if __name__ == "__main__":

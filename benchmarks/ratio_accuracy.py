@@ -14,19 +14,17 @@ reads take a known time: they wait, or they compute; one worker reads, or four d
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import statistics
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workload import (
-    BACKENDS,
     RATIOS,
+    arguments_of,
     convolutional_model,
     in_each_backend,
     print_result,
@@ -190,11 +188,8 @@ def summary(results: list[dict]) -> str:
 
 def main() -> None:
     """Measures each backend in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser = arguments_of(__doc__)
     parser.add_argument("--ratios", default=",".join(map(str, RATIOS)))
-    parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print_result(measure([float(ratio) for ratio in args.ratios.split(",")]))

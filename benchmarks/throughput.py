@@ -15,41 +15,29 @@ round.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-BACKENDS = ("tensorflow", "jax", "torch")
-RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0)
+from workload import (
+    RATIOS,
+    arguments_of,
+    convolutional_model,
+    in_each_backend,
+    print_result,
+    random_batches,
+    write_json,
+)
+
 LATENESS_SECONDS = 0.005
-# One core computes and the other is left to the input, as with an accelerator.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 
 
 def measure(ratios: list[float], rounds: int, seconds: float) -> dict:
     """All rounds on the backend of this process."""
     import keras
-    import numpy as np
 
     import keras_echo
 
-    rng = np.random.default_rng(0)
-    batches = [
-        (
-            rng.normal(size=(64, 28, 28, 1)).astype("float32"),
-            rng.integers(10, size=64).astype("int32"),
-        )
-        for _ in range(16)
-    ]
+    batches = random_batches()
 
     class Source(keras.utils.PyDataset):
         """Delivers a batch every `wait_seconds`, as storage of limited bandwidth does."""
@@ -90,16 +78,7 @@ def measure(ratios: list[float], rounds: int, seconds: float) -> dict:
                 self.steps_per_second = (self.last - self.first) / self.seconds
                 self.reads_per_second = (self.source.num_reads - self.reads) / self.seconds
 
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(32, 3, strides=1, activation="relu"),
-            keras.layers.Conv2D(64, 3, strides=2, activation="relu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
-    )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = convolutional_model(width=32)
 
     def run(dataset: keras.utils.PyDataset, source: Source, num_steps: int) -> Clock:
         clock = Clock(source, num_steps)
@@ -175,34 +154,19 @@ def table(results: list[dict]) -> str:
 
 def main() -> None:
     """Measures each backend in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser = arguments_of(__doc__)
     parser.add_argument("--ratios", default=",".join(map(str, RATIOS)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one in-memory run")
-    parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         ratios = [float(ratio) for ratio in args.ratios.split(",")]
-        print(json.dumps(measure(ratios, args.rounds, args.seconds)))
-        return
-    results = []
-    for backend in args.backends.split(","):
-        command = [sys.executable, __file__, "--measure", "--ratios", args.ratios]
-        command += ["--rounds", str(args.rounds), "--seconds", str(args.seconds)]
-        done = subprocess.run(
-            command,
-            env={**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"{backend} done", file=sys.stderr)
+        print_result(measure(ratios, args.rounds, args.seconds))
+    arguments = ["--ratios", args.ratios, "--rounds", str(args.rounds)]
+    arguments += ["--seconds", str(args.seconds)]
+    results = in_each_backend(__file__, args.backends.split(","), arguments)
     print(table(results))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.json, results)
 
 
 if __name__ == "__main__":

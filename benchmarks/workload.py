@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 BACKENDS = ("tensorflow", "jax", "torch")
 RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -21,6 +20,15 @@ ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+
+
+def arguments_of(description: str) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks have which run once per backend."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    return parser
 
 
 def in_each_backend(file: str, backends: list[str], arguments: list[str]) -> list[Any]:
