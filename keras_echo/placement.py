@@ -112,24 +112,24 @@ def waiting_place(
     Raises:
         ValueError: If `"device"` isn't possible.
     """
-    backend = keras.backend.backend()
-    place = _PLACES.get(backend)
-    if placement == "device":
-        if made_on_host or place is None or _is_distributed_over_processes():
-            raise ValueError(
-                expected(
-                    "placement",
-                    "be 'auto' or 'host' with augment= or echo='example', which make each copy on "
-                    "the host, on several processes, and on backends other than JAX, PyTorch and "
-                    "TensorFlow",
-                    placement,
-                    "Leave it out; to augment or to echo examples on the accelerator, use layers "
-                    "in the model, or keras_echo.layers",
-                )
+    is_impossible = made_on_host or _is_distributed_over_processes()
+    place = None if is_impossible else _PLACES.get(keras.backend.backend())
+    if placement == "device" and place is None:
+        raise ValueError(
+            expected(
+                "placement",
+                "be 'auto' or 'host' with augment= or echo='example', which make each copy on "
+                "the host, on several processes, and on backends other than JAX, PyTorch and "
+                "TensorFlow",
+                placement,
+                "Leave it out; to augment or to echo examples on the accelerator, use layers "
+                "in the model, or keras_echo.layers",
             )
-        return lambda batch: DeviceBatch(batch, place)
-    if placement == "host" or made_on_host or place is None or _is_distributed_over_processes():
+        )
+    if placement == "host" or place is None:
         return HostBatch
+    if placement == "device":
+        return lambda batch: DeviceBatch(batch, place)
     num_batches = shuffle_buffer + 1 + _LOOKED_AT
 
     def automatic(batch: Batch) -> Waiting:

@@ -66,6 +66,9 @@ class EchoDecision:
     reason: str
 
 
+NextWindow = Literal["at once", "in turn", "if cheap"]
+
+
 class Choice(NamedTuple):
     """What `decide` chooses.
 
@@ -77,7 +80,7 @@ class Choice(NamedTuple):
 
     factor: float
     reason: str
-    next_window: Literal["at once", "in turn", "if cheap"]
+    next_window: NextWindow
 
 
 def decide(
@@ -125,7 +128,7 @@ def decide(
     if ratio > max_factor:
         waiting = 1 - max_factor / ratio
         seen += f", above max_factor {max_factor:g}: training waits {waiting:.0%} of the time"
-    next_window: Literal["at once", "in turn", "if cheap"] = "in turn"
+    next_window: NextWindow = "in turn"
     if wanted == latest_wanted == factor or len(since_change) >= NUM_SETTLED:
         next_window = "if cheap"
     if _disagrees(latest_wanted, wanted) or (len(breakdowns) == 1 and wanted != factor):
@@ -141,9 +144,7 @@ def _since_change(ratios: Sequence[float]) -> list[float]:
     for ratio in ratios:
         kept.append(ratio)
         usual = statistics.median(kept[:-2] or kept)
-        if all(map(_above, kept[-2:], (usual, usual))) or all(
-            map(_above, (usual, usual), kept[-2:])
-        ):
+        if _above(min(kept[-2:]), usual) or _above(usual, max(kept[-2:])):
             kept = kept[-2:]
     return kept[-NUM_WINDOWS:]
 
