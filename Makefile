@@ -36,7 +36,7 @@ lint: $(VENV)/.dev  ## formatting, lint, types, architecture
 docs: $(VENV)/.dev  ## the pages, strictly, into site/
 	NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=jax $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.dev  ## the figures in docs/ (half an hour on an idle machine)
+bench: $(VENV)/.dev  ## the throughput figures in docs/ (half an hour on an idle machine)
 	$(BIN)/python benchmarks/throughput.py --json docs/benchmarks/throughput.json
 
 $(VENV)/.base: pyproject.toml constraints.txt
