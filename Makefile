@@ -45,7 +45,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.demo-%: $(VENV)/.base
-	$(PIP) --editable '.[$*,examples]'
+	$(PIP) --editable '.[$*,demo]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base

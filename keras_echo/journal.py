@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected
+from keras_echo._optional import optional
 
 if TYPE_CHECKING:
     import os
@@ -52,13 +53,10 @@ def plot(decisions: Sequence[EchoDecision], path: str | os.PathLike[str]) -> Non
     """
     if not decisions:
         raise ValueError(expected("decisions", "hold a decision", "none", "Call plot after fit()"))
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        remedy = "pip install matplotlib, or use report()"
-        raise ImportError(expected("plot", "find matplotlib", error, remedy)) from error
     steps = [decision.step for decision in decisions]
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = optional("matplotlib.figure", "draws the plot").Figure(
+        figsize=(7, 4), layout="constrained"
+    )
     axes = figure.subplots()
     axes.plot(
         steps, [d.breakdown.ratio for d in decisions], "o", color="#888888", label="R, measured"

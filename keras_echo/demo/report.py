@@ -1,4 +1,4 @@
-"""What the demo's runs show, as a table: pure functions of the runs."""
+"""What a comparison of training runs shows, as a table: pure functions of the runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,40 @@ if TYPE_CHECKING:
 _INSTANT = 1e-9
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What a run is to reach.
+
+    Attributes:
+        metric: Its name in the middle of a sentence, such as "validation accuracy".
+        target: The value to reach.
+        is_loss: Whether less is better. If not, the metric is a share in 0..1, shown in per cent.
+    """
+
+    metric: str
+    target: float
+    is_loss: bool = False
+
+    def reached_by(self, value: float) -> bool:
+        """Whether a value is as good as the target."""
+        return value <= self.target if self.is_loss else value >= self.target
+
+    def shown(self, value: float) -> str:
+        """A value of the metric as readers see it."""
+        return f"{value:.3f}" if self.is_loss else f"{100 * value:.1f}%"
+
+    def best(self, run: Run) -> float:
+        """The best value of a run."""
+        return (min if self.is_loss else max)(point.value for point in run.curve)
+
+    def reached(self, run: Run) -> Point | None:
+        """The first evaluation of a run that is as good as the target, if there is one."""
+        return next((point for point in run.curve if self.reached_by(point.value)), None)
+
+    def __str__(self) -> str:
+        return f"{self.shown(self.target)} {self.metric}"
+
+
 class Point(NamedTuple):
     """One evaluation.
 
@@ -20,13 +54,13 @@ class Point(NamedTuple):
         seconds: Since the run's training began.
         steps: Optimizer steps so far.
         fresh_batches: Batches read so far.
-        validation_accuracy: In 0..1.
+        value: Of the goal's metric.
     """
 
     seconds: float
     steps: int
     fresh_batches: int
-    validation_accuracy: float
+    value: float
 
 
 @dataclass(frozen=True)
@@ -35,13 +69,16 @@ class Run:
 
     Attributes:
         name: How to call it in the middle of a sentence, such as "with echoing".
-        factor: Its echoing factor.
+        factor: Its echoing factor, at the end.
         curve: Its evaluations in the order of time.
+        wait_fraction: The share of its step time that the last profiled window waited for data, if
+            there was one.
     """
 
     name: str
     factor: float
     curve: tuple[Point, ...]
+    wait_fraction: float | None = None
 
     def __post_init__(self) -> None:
         if not self.curve:
@@ -50,15 +87,6 @@ class Run:
                     "curve", "hold an evaluation", self.curve, "Evaluate the run at least once"
                 )
             )
-
-    def reached(self, target: float) -> Point | None:
-        """The first evaluation with at least the target accuracy, if there is one."""
-        return next((p for p in self.curve if p.validation_accuracy >= target), None)
-
-    @property
-    def best(self) -> float:
-        """The best validation accuracy of the run."""
-        return max(point.validation_accuracy for point in self.curve)
 
     @property
     def steps_per_second(self) -> float:
@@ -69,19 +97,19 @@ class Run:
         return (last.steps - first.steps) / max(last.seconds - first.seconds, _INSTANT)
 
 
-def table(runs: Sequence[Run], target: float, ratio: float) -> str:
-    """Compares runs by what they needed to reach an accuracy.
+def table(runs: Sequence[Run], goal: Goal, ratio: float) -> str:
+    """Compares runs by what they needed to reach a goal.
 
     Args:
         runs: The first is the baseline.
-        target: The validation accuracy, in 0..1.
+        goal: What to reach.
         ratio: R, reading a fresh batch over training on it.
 
     Returns:
         Lines of plain text: a heading, a row for each run, a sentence for each run but the first.
     """
-    head = ("run", "factor", "seconds", "fresh batches", "steps", "steps/s")
-    rows = [head, *(_row(run, target) for run in runs)]
+    head = ("run", "factor", "seconds", "fresh batches", "steps", "steps/s", "waiting", "best")
+    rows = [head, *(_row(run, goal) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -92,26 +120,27 @@ def table(runs: Sequence[Run], target: float, ratio: float) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     heading = (
-        f"Until {percent(target)} validation accuracy, R = {ratio:.1f} "
+        f"Until {goal}, R = {ratio:.1f} "
         f"(reading a batch takes {ratio:.1f} times as long as training on it):"
     )
-    verdicts = [_verdict(runs[0], run, target) for run in runs[1:]]
+    verdicts = [_verdict(runs[0], run, goal) for run in runs[1:]]
     return "\n".join([heading, "", *lines, "", *verdicts]).rstrip()
 
 
-def _row(run: Run, target: float) -> tuple[str, ...]:
-    point = run.reached(target)
+def _row(run: Run, goal: Goal) -> tuple[str, ...]:
+    point = goal.reached(run)
     needed = (
         (f"{point.seconds:.1f}", str(point.fresh_batches), str(point.steps))
         if point
         else ("not reached", "-", "-")
     )
-    return (run.name, f"{run.factor:.1f}", *needed, f"{run.steps_per_second:.1f}")
+    waiting = "-" if run.wait_fraction is None else f"{run.wait_fraction:.0%}"
+    rates = f"{run.steps_per_second:.1f}", waiting, goal.shown(goal.best(run))
+    return (run.name, f"{run.factor:.1f}", *needed, *rates)
 
 
-def _verdict(base: Run, run: Run, target: float) -> str:
-    before, after = base.reached(target), run.reached(target)
-    goal = f"{percent(target)} validation accuracy"
+def _verdict(base: Run, run: Run, goal: Goal) -> str:
+    before, after = goal.reached(base), goal.reached(run)
     if before and after:
         fresh = f"from {after.fresh_batches} fresh batches instead of {before.fresh_batches}"
         times = before.seconds / max(after.seconds, _INSTANT)
@@ -122,25 +151,20 @@ def _verdict(base: Run, run: Run, target: float) -> str:
         return f"{run.name}: {goal} {1 / times:.1f}x LATER than {base.name}, {fresh}."
     if before:
         return (
-            f"{run.name}: never reached {goal} (best {_ran(run)}), "
+            f"{run.name}: never reached {goal} (best {_ran(run, goal)}), "
             f"{base.name} did after {before.seconds:.1f} s. Echoing did not help here."
         )
     if not after:
         return (
             f"No speed-up to tell: {goal} was never reached, neither {base.name} "
-            f"(best {_ran(base)}) nor {run.name} (best {_ran(run)})."
+            f"(best {_ran(base, goal)}) nor {run.name} (best {_ran(run, goal)})."
         )
     times = base.curve[-1].seconds / max(after.seconds, _INSTANT)
-    missed = f"{base.name} never reached it (best {_ran(base)})"
+    missed = f"{base.name} never reached it (best {_ran(base, goal)})"
     if times <= 1:
         return f"No speed-up to tell: {missed}, {run.name} trained longer to reach it."
     return f"{run.name}: {goal} more than {times:.1f}x sooner, {missed}."
 
 
-def _ran(run: Run) -> str:
-    return f"{percent(run.best)} in {run.curve[-1].seconds:.1f} s"
-
-
-def percent(accuracy: float) -> str:
-    """An accuracy in 0..1 as readers see it."""
-    return f"{100 * accuracy:.1f}%"
+def _ran(run: Run, goal: Goal) -> str:
+    return f"{goal.shown(goal.best(run))} in {run.curve[-1].seconds:.1f} s"

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from keras_echo.callback import DataEchoCallback
 from keras_echo.dataset import EchoingPyDataset
-from keras_echo.demo.digits import SHARDS, RemoteShards, shard_name, write_digits
+from keras_echo.demo.digits import NUM_TRAINING, as_batch, load_digits
 from keras_echo.demo.plot import plot
-from keras_echo.demo.report import Point, Run, percent, table
+from keras_echo.demo.recorder import Recorder, measure_read, measure_step
+from keras_echo.demo.report import Goal, Run, table
+from keras_echo.demo.shards import RemoteShards, shard_name, write_shards
 from keras_echo.demo.store import serve
 from keras_echo.tensorboard.writer import EventWriter
 
 if TYPE_CHECKING:
-    from keras_echo.demo.digits import Batch
+    from keras_echo.batches import Batch
 
 _SEED = 0
 _SLOWDOWN = 5.0  # reading a batch takes about this many times as long as training on it
+_BATCH_SIZE = 32
 _STEPS_PER_EPOCH = 50
 _CALIBRATION_STEPS = 200
 _CALIBRATION_READS = 10
@@ -45,13 +46,20 @@ def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
     Returns:
         The table of results, and where to find the rest.
     """
+    goal = Goal("validation accuracy", target)
+    images, labels = load_digits(seed=_SEED)
+    digits = {"images": images, "labels": labels}
+    validation = as_batch({name: array[NUM_TRAINING:] for name, array in digits.items()})
+    batch = as_batch({name: array[:_BATCH_SIZE] for name, array in digits.items()})
+    step_seconds = measure_step(_model(), batch, _CALIBRATION_STEPS)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
-        validation = write_digits(directory)
-        step_seconds = _measure_step(Path(directory))
+        training = {name: array[:NUM_TRAINING] for name, array in digits.items()}
+        num_shards = write_shards(directory, training, _BATCH_SIZE)
         bandwidth = Path(directory, shard_name(0)).stat().st_size / (_SLOWDOWN * step_seconds)
         with serve(directory, bandwidth) as url:
-            read_seconds = _measure_read(url)
+            source = RemoteShards(url, num_shards, as_batch)
+            read_seconds = measure_read(source, _CALIBRATION_READS)
             ratio = read_seconds / step_seconds
             print(
                 f"Backend {keras.backend.backend()}: a training step takes "
@@ -59,17 +67,18 @@ def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
                 f"so R = {ratio:.1f}."
             )
             runs = [
-                _train(url, validation, output, name, factor, target, max_seconds)
+                _train(source, validation, output, name, factor, goal, max_seconds)
                 for name, factor in (
                     ("without echoing", 1.0),
                     ("adaptive echoing", None),
                     ("hand-picked factor", max(1.0, ratio)),
                 )
             ]
+            source.close()
     picture = output / "validation_accuracy.png"
-    plot(runs, target, picture)
+    plot(runs, goal, picture)
     return (
-        f"\n{table(runs, target, ratio)}\n\n"
+        f"\n{table(runs, goal, ratio)}\n\n"
         f"Plot: {picture}\nTensorBoard: tensorboard --logdir {output}"
     )
 
@@ -112,96 +121,16 @@ def _shifted(batch: Batch, rng: np.random.Generator) -> Batch:
     )
 
 
-class _StepTimer(keras.callbacks.Callback):
-    """Times the second half of the steps, so that compilation is over."""
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if batch in (_CALIBRATION_STEPS // 2, _CALIBRATION_STEPS - 1):
-            float((logs or {})["loss"])  # waits for the step, on asynchronous backends too
-            self.begin, self.end = getattr(self, "end", 0.0), time.perf_counter()
-
-    @property
-    def step_seconds(self) -> float:
-        return (self.end - self.begin) / (_CALIBRATION_STEPS - 1 - _CALIBRATION_STEPS // 2)
-
-
-def _measure_step(directory: Path) -> float:
-    """Seconds of a training step whose batch is there already."""
-    shards = [np.load(directory / shard_name(index)) for index in range(SHARDS)]
-    images = np.concatenate([shard["images"] for shard in shards]).astype("float32") / 255
-    labels = np.concatenate([shard["labels"] for shard in shards]).astype("int32")
-    timer = _StepTimer()
-    with EchoingPyDataset((images, labels), steps_per_epoch=_CALIBRATION_STEPS) as dataset:
-        _model().fit(dataset, verbose=0, callbacks=[timer])
-    return timer.step_seconds
-
-
-def _measure_read(url: str) -> float:
-    """Seconds that the store takes for a batch."""
-    source, seconds = RemoteShards(url), []
-    for index in range(_CALIBRATION_READS + 1):
-        begin = time.perf_counter()
-        source[index]
-        seconds.append(time.perf_counter() - begin)
-    source.close()
-    return statistics.median(seconds[1:])  # the first one also opens the connection
-
-
-class _Recorder(keras.callbacks.Callback):
-    """Records the validation accuracy over time, and ends training at the target."""
-
-    def __init__(
-        self,
-        name: str,
-        dataset: EchoingPyDataset,
-        writer: EventWriter,
-        target: float,
-        max_seconds: float,
-    ) -> None:
-        super().__init__()
-        self.curve: list[Point] = []
-        self._name = name
-        self._dataset = dataset
-        self._writer = writer
-        self._target = target
-        self._max_seconds = max_seconds
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._begin = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        seconds, stats = time.perf_counter() - self._begin, self._dataset.stats()
-        accuracy = float((logs or {})["val_accuracy"])
-        point = Point(seconds, (epoch + 1) * _STEPS_PER_EPOCH, stats.fresh_batches, accuracy)
-        self.curve.append(point)
-        for tag, value in (
-            ("validation_accuracy", accuracy),
-            ("fresh_batches", point.fresh_batches),
-            ("steps_per_second", point.steps / seconds),
-        ):
-            self._writer.scalar(f"demo/{tag}", value, step=point.steps, wall_time=time.time())
-        print(
-            f"\r{self._name:>18}: {seconds:5.1f} s, {point.steps:5} steps, "
-            f"{point.fresh_batches:5} fresh batches, validation accuracy {percent(accuracy)} ",
-            end="",
-            flush=True,
-        )
-        if accuracy >= self._target or seconds >= self._max_seconds:
-            self.model.stop_training = True
-            print(file=sys.stdout)
-
-
 def _train(
-    url: str,
+    source: RemoteShards,
     validation: Batch,
     output: Path,
     name: str,
     factor: float | None,
-    target: float,
+    goal: Goal,
     max_seconds: float,
 ) -> Run:
     """One run; without a factor, `DataEchoCallback` finds it, from 1 on."""
-    source = RemoteShards(url)
     logs = output / name.replace(" ", "_")
     with (
         EventWriter(logs) as writer,
@@ -214,16 +143,23 @@ def _train(
             seed=_SEED,
         ) as dataset,
     ):
-        recorder = _Recorder(name, dataset, writer, target, max_seconds)
-        # In a directory of its own: TensorBoard follows one event file in each.
-        adapting = [] if factor else [DataEchoCallback(dataset, logs / "keras_echo")]
+        recorder = Recorder(
+            name,
+            goal,
+            dataset,
+            lambda model, logs: logs["val_accuracy"],
+            writer,
+            max_seconds=max_seconds,
+        )
+        # In a directory of its own: TensorBoard follows one event file in each. With a factor that
+        # is given, it only measures.
+        measure = DataEchoCallback(dataset, logs / "keras_echo", adapt=factor is None)
         _model().fit(
             dataset,
             epochs=sys.maxsize,
             validation_data=validation,
             validation_batch_size=500,
             verbose=0,
-            callbacks=[*adapting, recorder],
+            callbacks=[measure, recorder],
         )
-    source.close()
-    return Run(name, dataset.echo_factor, tuple(recorder.curve))
+        return recorder.run(measure)

@@ -1,6 +1,8 @@
 import pytest
 
-from keras_echo.demo.report import Point, Run, table
+from keras_echo.demo.report import Goal, Point, Run, table
+
+ACCURACY = Goal("validation accuracy", 0.97)
 
 
 def curve(*points):
@@ -16,11 +18,12 @@ ECHO = Run(
     "with echoing",
     4.76,
     curve((0.0, 0, 0, 0.1), (14.56, 3072, 640, 0.974), (20.0, 4220, 880, 0.969)),
+    0.063,
 )
 
 
-def last_line(*runs, target=0.97):
-    return table(runs, target, 4.8).splitlines()[-1]
+def last_line(*runs):
+    return table(runs, ACCURACY, 4.8).splitlines()[-1]
 
 
 def run(name, factor, seconds, accuracy, steps=1000, fresh=500):
@@ -28,14 +31,14 @@ def run(name, factor, seconds, accuracy, steps=1000, fresh=500):
 
 
 def test_the_table():
-    assert table([BASE, ECHO], 0.97, 4.8) == (
+    assert table([BASE, ECHO], ACCURACY, 4.8) == (
         "Until 97.0% validation accuracy, R = 4.8 "
         "(reading a batch takes 4.8 times as long as training on it):\n"
         "\n"
-        "run              factor  seconds  fresh batches  steps  steps/s\n"
-        "---------------  ------  -------  -------------  -----  -------\n"
-        "without echoing     1.0     41.2           1875   1875     45.5\n"
-        "with echoing        4.8     14.6            640   3072    211.0\n"
+        "run              factor  seconds  fresh batches  steps  steps/s  waiting   best\n"
+        "---------------  ------  -------  -------------  -----  -------  -------  -----\n"
+        "without echoing     1.0     41.2           1875   1875     45.5        -  97.1%\n"
+        "with echoing        4.8     14.6            640   3072    211.0       6%  97.4%\n"
         "\n"
         "with echoing: 97.0% validation accuracy 2.8x sooner than without echoing, "
         "from 640 fresh batches instead of 1875."
@@ -43,20 +46,20 @@ def test_the_table():
 
 
 def test_a_row_that_never_reached_the_target():
-    assert table([BASE, ECHO], 0.9711, 4.8).splitlines()[2:6] == [
-        "run              factor      seconds  fresh batches  steps  steps/s",
-        "---------------  ------  -----------  -------------  -----  -------",
-        "without echoing     1.0  not reached              -      -     45.5",
-        "with echoing        4.8         14.6            640   3072    211.0",
+    assert table([BASE, ECHO], Goal("validation accuracy", 0.9711), 4.8).splitlines()[2:6] == [
+        "run              factor      seconds  fresh batches  steps  steps/s  waiting   best",
+        "---------------  ------  -----------  -------------  -----  -------  -------  -----",
+        "without echoing     1.0  not reached              -      -     45.5        -  97.1%",
+        "with echoing        4.8         14.6            640   3072    211.0       6%  97.4%",
     ]
 
 
 def test_one_run_has_no_verdict():
-    assert table([BASE], 0.97, 4.8).endswith("1875   1875     45.5")
+    assert table([BASE], ACCURACY, 4.8).endswith("1875   1875     45.5        -  97.1%")
 
 
 def test_three_runs_have_two():
-    lines = table([BASE, ECHO, run("with e = 8", 8.0, 82.5, 0.98)], 0.97, 4.8).splitlines()
+    lines = table([BASE, ECHO, run("with e = 8", 8.0, 82.5, 0.98)], ACCURACY, 4.8).splitlines()
     assert [line.partition(":")[0] for line in lines[-2:]] == ["with echoing", "with e = 8"]
 
 
@@ -106,9 +109,20 @@ def test_verdicts_are_honest(base, echo, verdict):
 
 
 def test_the_first_evaluation_at_the_target_counts():
-    assert ECHO.reached(0.97).seconds == 14.56
-    assert ECHO.reached(0.974).seconds == 14.56
-    assert ECHO.reached(0.975) is None
+    assert ACCURACY.reached(ECHO).seconds == 14.56
+    assert Goal("accuracy", 0.974).reached(ECHO).seconds == 14.56
+    assert Goal("accuracy", 0.975).reached(ECHO) is None
+
+
+def test_of_a_loss_less_is_better():
+    goal = Goal("bits per byte", 2.1, is_loss=True)
+    falling = Run(
+        "a", 1.0, curve((1.0, 100, 100, 2.5), (2.0, 200, 200, 2.05), (3.0, 300, 300, 2.2))
+    )
+    assert goal.reached(falling).seconds == 2.0
+    assert goal.best(falling) == 2.05
+    assert str(goal) == "2.100 bits per byte"
+    assert table([falling], goal, 1.0).startswith("Until 2.100 bits per byte, R = 1.0")
 
 
 def test_steps_per_second_of_one_point():
