@@ -24,6 +24,7 @@ from keras_echo.storage import Examples, Storage
 
 if TYPE_CHECKING:
     from keras_echo.fresh import FreshBatches
+    from keras_echo.storage import Memory
     from keras_echo.stream import Fresh
 
 _DEFAULT_BATCHES = 8
@@ -49,6 +50,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
         state: Where to begin.
         factor: Returns the echoing factor.
         shuffle_buffer: Examples in the buffer, at least those of one batch; 0 means 8 batches.
+        allocate: Makes the memory in which they lie, for one array of a batch.
     """
 
     def __init__(
@@ -58,15 +60,18 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
         state: State,
         factor: Callable[[], float],
         shuffle_buffer: int,
+        allocate: Callable[[np.ndarray, int], Memory],
     ) -> None:
         self._upstream = upstream
         self._fresh = fresh
         self._state = state
         self._factor = factor
         self._shuffle_buffer = shuffle_buffer
+        self._allocate = allocate
         self._before = before = state.examples or ExampleState()
         self._batch_size = before.batch_size
-        self._num_read = before.blocks[-1].end if before.blocks else before.num_taken
+        # A block that was used up is forgotten, though one before it may still be held.
+        self._num_read = max([before.num_taken, *(block.end for block in before.blocks)])
         self._blocks: list[Block] = []  # what is in the buffer or still to come there
         self._reads: deque[_Read] = deque()  # what is still to come
         self._echo: ExampleEcho | None = None
@@ -104,7 +109,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
         )
         if not self._reads:
             self._read()
-        storage = Storage(self._reads[0].examples, capacity)
+        storage = Storage(self._reads[0].examples, capacity, self._allocate)
         for block, examples in self._reads:
             is_of_block = (block.first <= numbers) & (numbers < block.end)
             storage.put(echo.slots[is_of_block], examples, numbers[is_of_block] - block.first)

@@ -8,7 +8,7 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoFactor, EchoingPyDataset
@@ -58,8 +58,8 @@ def test_uses_are_exact_over_whole_passes():
         == 2000
         == due.sum() - np.sum(due[np.cumsum(held["steps"])] - held["num_uses"])
     )
-    for example in range(10):
-        assert abs(counts[example] - due[example::10].sum()) <= 12 * 3
+    for number in range(10):
+        assert abs(counts[number] - due[number::10].sum()) <= 12 * 3
     assert set(counts) == set(range(10))
 
 
@@ -108,6 +108,7 @@ def test_by_default_eight_batches_are_held():
     seed=st.integers(0, 2**31),
     stop=st.integers(0, 20),
 )
+@example(1.90625, True, 5, False, 2, 1023, 7)  # the last batch is used up, an earlier one held
 def test_same_seed_same_stream_whatever_the_workers_and_the_interruptions(
     factor, shuffle, shuffle_buffer, augments, workers, seed, stop
 ):
