@@ -7,7 +7,9 @@ the batch shows, trains on batches of 64 images of 224 x 224 x 3 in float32 (38.
 - NumPy: a `PyDataset` that returns one batch in NumPy, never copied: Keras's transfer and no more;
 - host: `EchoingPyDataset(placement="host")` in the middle of one batch's echo: copied each time;
 - device: the same with `placement="device"`;
-- device, e = 4: with a fresh batch, and so a transfer, in every fourth step.
+- device, e = 4: with a fresh batch, and so a transfer, in every fourth step;
+- examples: `echo="example"` with a buffer of 8 batches on the host and on the device, with nothing
+  fresh and at e = 4.
 
 The machine's speed drifts, so a round measures all in turn, each beside a resident run of its own
 before and behind it, and the table shows the median over rounds of ratios within one round.
@@ -81,9 +83,9 @@ def measure(rounds: int, num_steps: int) -> dict:
         model.fit(dataset, verbose=0, callbacks=[clock])
         return clock.seconds
 
-    def echoed(placement: str, factor: float) -> float:
+    def echoed(placement: str, factor: float, echo: str = "batch") -> float:
         with keras_echo.EchoingPyDataset(
-            Source(batch), echo_factor=factor, placement=placement, max_queue_size=1
+            Source(batch), echo_factor=factor, echo=echo, placement=placement, max_queue_size=1
         ) as dataset:
             return run(dataset)
 
@@ -92,6 +94,10 @@ def measure(rounds: int, num_steps: int) -> dict:
         "host": lambda: echoed("host", ENDLESS),
         "device": lambda: echoed("device", ENDLESS),
         "device_4": lambda: echoed("device", 4.0),
+        "examples_host": lambda: echoed("host", ENDLESS, "example"),
+        "examples_device": lambda: echoed("device", ENDLESS, "example"),
+        "examples_host_4": lambda: echoed("host", 4.0, "example"),
+        "examples_device_4": lambda: echoed("device", 4.0, "example"),
     }
     run(Source(resident_batch))  # compiles
     rows: dict[str, list[dict]] = {kind: [] for kind in kinds}
@@ -137,6 +143,10 @@ NAMES = {
     "host": "echoed, host",
     "device": "echoed, device",
     "device_4": "device, e = 4 with its transfers",
+    "examples_host": "examples, host",
+    "examples_device": "examples, device",
+    "examples_host_4": "examples, host, e = 4",
+    "examples_device_4": "examples, device, e = 4",
 }
 HEADER = "| backend | batch from | ms per step | / resident | / echoed, device |"
 

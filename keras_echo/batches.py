@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_echo._messages import expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Batch = Any
 """Whatever `fit()` takes from a `PyDataset`: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, a dict or
@@ -34,18 +37,26 @@ def checked(batch: Batch) -> Batch:
     )
 
 
-def copied(batch: Batch) -> Batch:
+def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
     """Copies a batch so that an in-place change of the copy can't be seen in the original.
 
     NumPy arrays and PyTorch tensors are copied; JAX arrays and TensorFlow tensors can't be changed
     and are shared.
+
+    Args:
+        batch: What to copy.
+        empty: Makes the arrays of the copy, of a shape and a dtype.
     """
-    return keras.tree.map_structure(_copied_leaf, batch)
+    return keras.tree.map_structure(lambda leaf: _copied_leaf(leaf, empty), batch)
 
 
-def _copied_leaf(leaf: Any) -> Any:
+def _copied_leaf(leaf: Any, empty: Callable[..., np.ndarray]) -> Any:
     if isinstance(leaf, np.ndarray):
-        return leaf.copy(order="K")
+        if type(leaf) is not np.ndarray or not leaf.flags.c_contiguous:
+            return leaf.copy(order="K")
+        copy = empty(leaf.shape, leaf.dtype)
+        np.copyto(copy, leaf)
+        return copy
     if type(leaf).__module__.startswith("jax"):
         return leaf
     for method in ("clone", "copy"):  # PyTorch's name for it, and everybody else's

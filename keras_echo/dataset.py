@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
@@ -12,6 +13,9 @@ import keras
 from keras_echo import arguments
 from keras_echo._messages import expected
 from keras_echo.augmentation import augmenter
+from keras_echo.device_memory import example_memory
+from keras_echo.echoed_batches import EchoedBatches
+from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.factor import EchoFactor
 from keras_echo.meter import Meter
 from keras_echo.pipeline import Pipeline, Served, Settings
@@ -48,10 +52,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
         echo_factor: How often each batch or example is used: a float >= 1, or an `EchoFactor` to
             share. With a fractional factor, n of them are used floor(n * e) times.
         echo: What is repeated. `"batch"`: whole batches. `"example"`: single examples, which are
-            drawn from the shuffle buffer into new batches, as NumPy arrays, on a thread of the
-            dataset. All arrays of a batch must have one row for each example, and one example the
-            same shape in all batches. All batches that are served are full: of the size of the
-            larger one of the source's first two, whose last batch of a pass may be shorter.
+            drawn from the shuffle buffer into new batches, on a thread of the dataset. All arrays
+            of a batch must have one row for each example, and one example the same shape in all
+            batches. All batches that are served are full: of the size of the larger one of the
+            source's first two, whose last batch of a pass may be shorter.
         shuffle_buffer: What to hold behind the echo and to draw from at random, so that copies
             don't follow each other. With `echo="batch"` a number of batches; 0 keeps the order.
             With `echo="example"` a number of examples, each held once however often it is used;
@@ -70,7 +74,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             memory. `"device"`: a batch is transferred once, and its copies are served from the
             accelerator's memory, as arrays of the backend; at most `shuffle_buffer` + 3 batches
             are held there. `"auto"`: the device if they take 1 GiB at most and nothing augments
-            them, otherwise the host.
+            them, otherwise the host. With `echo="example"` it is the shuffle buffer that lies
+            there; `"auto"` puts it on accelerators only.
         seed: Seed of all that is random. By default one is drawn from Python's `random`, which
             `keras.utils.set_random_seed` seeds.
         workers: How many threads or processes read; default: the source's own wish. A source that
@@ -127,20 +132,23 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self._factor = factor = (
             echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
         )
+        self._echo, augments = echo, augment is not None
+        echoed = (
+            partial(EchoedExamples, allocate=example_memory(placement, augments=augments))
+            if echo == "example"
+            else partial(
+                EchoedBatches,
+                place=waiting_place(placement, shuffle_buffer=shuffle_buffer, augments=augments),
+            )
+        )
         self._num_steps = arguments.steps_per_epoch(steps_per_epoch, wrapped)
         self._settings = Settings(
             source=wrapped,
             parallelism=arguments.parallelism(
                 wrapped, workers, use_multiprocessing, max_queue_size
             ),
-            factor=lambda: factor.value,
-            echo=echo,
-            shuffle_buffer=shuffle_buffer,
-            place=waiting_place(
-                placement,
-                shuffle_buffer=shuffle_buffer,
-                made_on_host=augment is not None or echo == "example",
-            ),
+            echoed=partial(echoed, factor=lambda: factor.value, shuffle_buffer=shuffle_buffer),
+            assembles=echo == "example",
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
             meter=Meter(),
@@ -225,11 +233,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
             ValueError: If `state` doesn't come from `state_dict`, or from another kind of `echo`.
         """
         loaded = State.from_json(state)
-        if loaded.num_steps and (loaded.examples is not None) != (self._settings.echo == "example"):
+        if loaded.num_steps and (loaded.examples is not None) != (self._echo == "example"):
             raise ValueError(
                 expected(
                     "state",
-                    f"come from a dataset with echo={self._settings.echo!r}",
+                    f"come from a dataset with echo={self._echo!r}",
                     state,
                     "Build the dataset with the arguments of the one whose state it is",
                 )

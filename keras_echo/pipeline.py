@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from keras_echo.batches import Batch, checked, copied
-from keras_echo.echoed_batches import EchoedBatches
-from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.fresh import FreshBatches
 from keras_echo.placement import HostBatch, Waiting
 from keras_echo.prefetch import Prefetcher
@@ -40,10 +38,9 @@ class Settings:
     Attributes:
         source: What is read.
         parallelism: How it is read.
-        factor: Returns the echoing factor.
-        echo: What is repeated.
-        shuffle_buffer: What the shuffle buffer behind the echo holds, batches or examples.
-        place: Returns a batch that waits where it is to wait for its reuse.
+        echoed: Repeats and shuffles: the uses of fresh batches or of their examples, each with the
+            state behind it. Gets what the state holds, the fresh batches behind it, and the state.
+        assembles: Whether `echoed` makes each batch anew, which is then done ahead of training.
         augment: Applied to every copy, with random numbers of its own, on any thread.
         on_error: Whether a failing read raises or is skipped.
         meter: Measures reads and waits.
@@ -51,10 +48,8 @@ class Settings:
 
     source: Source
     parallelism: Parallelism
-    factor: Callable[[], float]
-    echo: Literal["batch", "example"]
-    shuffle_buffer: int
-    place: Callable[[Batch], Waiting]
+    echoed: Callable[[Iterator[Fresh], FreshBatches, State], Iterator[tuple[Use[Any], State]]]
+    assembles: bool
     augment: Augment | None
     on_error: Literal["raise", "skip"]
     meter: Meter
@@ -98,7 +93,7 @@ class Pipeline(Iterator[Served]):
                 num_workers=settings.parallelism.workers,
                 window_size=_SERVED_AHEAD,
             )
-        elif settings.echo == "example":
+        elif settings.assembles:
             self._ahead = Prefetcher(
                 lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
             )
@@ -142,14 +137,7 @@ class _Echoed(Iterator[Served]):
             most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
             meter=settings.meter,
         )
-        self._uses: Iterator[tuple[Use[Any], State]]
-        factor, shuffle_buffer = settings.factor, settings.shuffle_buffer
-        if settings.echo == "example":
-            self._uses = EchoedExamples(self._upstream, fresh, state, factor, shuffle_buffer)
-        else:
-            self._uses = EchoedBatches(
-                self._upstream, fresh, state, factor, shuffle_buffer, settings.place
-            )
+        self._uses = settings.echoed(self._upstream, fresh, state)
 
     def __next__(self) -> Served:
         before = self._state

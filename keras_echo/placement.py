@@ -16,6 +16,7 @@ that Keras would begin there; one transfer in e remains.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -23,6 +24,7 @@ import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.batches import Batch, copied
+from keras_echo.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,14 +43,20 @@ class Waiting(Protocol):
 
 
 class HostBatch:
-    """A batch that waits in the host's memory and is copied for each use."""
+    """A batch that waits in the host's memory and is copied for each use.
 
-    def __init__(self, batch: Batch) -> None:
+    Args:
+        batch: The batch.
+        empty: Makes the arrays of copies, of a shape and a dtype.
+    """
+
+    def __init__(self, batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> None:
         self.batch = batch
+        self._empty = empty
 
     def copy(self) -> Batch:
         """See `Waiting`."""
-        return copied(self.batch)
+        return copied(self.batch, self._empty)
 
 
 @dataclass(frozen=True)
@@ -91,20 +99,20 @@ class DeviceBatch:
 
 
 def waiting_place(
-    placement: str, *, shuffle_buffer: int, made_on_host: bool
+    placement: str, *, shuffle_buffer: int, augments: bool
 ) -> Callable[[Batch], Waiting]:
     """Decides where batches wait.
 
     - `"host"`: in the host's memory.
     - `"device"`: see the module; `shuffle_buffer` + 3 batches at most.
     - `"auto"`: on the device if `shuffle_buffer` + 3 batches of that size take `AUTO_BYTES` at
-      most, and on the host if not. Where each copy is made anew on the host, on other backends,
-      and on several processes on the host too.
+      most, and on the host if not. With an augmentation, which works on copies on the host, on
+      other backends, and on several processes on the host too.
 
     Args:
         placement: `"auto"`, `"host"` or `"device"`.
         shuffle_buffer: Batches in the shuffle buffer behind the echo.
-        made_on_host: Whether each copy is made anew on the host, augmented or out of examples.
+        augments: Whether copies are augmented on the host.
 
     Returns:
         A function from a batch to the batch that waits.
@@ -112,29 +120,28 @@ def waiting_place(
     Raises:
         ValueError: If `"device"` isn't possible.
     """
-    is_impossible = made_on_host or _is_distributed_over_processes()
+    is_impossible = augments or _is_distributed_over_processes()
     place = None if is_impossible else _PLACES.get(keras.backend.backend())
     if placement == "device" and place is None:
         raise ValueError(
             expected(
                 "placement",
-                "be 'auto' or 'host' with augment= or echo='example', which make each copy on "
-                "the host, on several processes, and on backends other than JAX, PyTorch and "
-                "TensorFlow",
+                "be 'auto' or 'host' with augment=, which changes each copy on the host, on "
+                "several processes, and on backends other than JAX, PyTorch and TensorFlow",
                 placement,
-                "Leave it out; to augment or to echo examples on the accelerator, use layers "
-                "in the model, or keras_echo.layers",
+                "Leave it out, or augment inside the model",
             )
         )
+    on_host = partial(HostBatch, empty=Pool().empty)
     if placement == "host" or place is None:
-        return HostBatch
+        return on_host
     if placement == "device":
         return lambda batch: DeviceBatch(batch, place)
     num_batches = shuffle_buffer + 1 + _LOOKED_AT
 
     def automatic(batch: Batch) -> Waiting:
         fits = num_batches * _num_bytes(batch) <= AUTO_BYTES
-        return DeviceBatch(batch, place) if fits else HostBatch(batch)
+        return DeviceBatch(batch, place) if fits else on_host(batch)
 
     return automatic
 

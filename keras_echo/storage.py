@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import numpy as np
 
 from keras_echo._messages import expected
+from keras_echo.pool import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keras_echo.batches import Batch
 
 
@@ -48,22 +51,60 @@ class Examples:
         )
 
 
+class Memory(Protocol):
+    """Rows of one array."""
+
+    def put(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        """Copies rows into the slots."""
+
+    def gather(self, slots: np.ndarray) -> Any:
+        """A new array of the rows in the slots, which nobody else sees."""
+
+
+class HostMemory:
+    """Rows in the host's memory.
+
+    Args:
+        like: An array with such rows.
+        capacity: How many there is room for.
+    """
+
+    def __init__(self, like: np.ndarray, capacity: int) -> None:
+        self._rows = np.empty((capacity, *like.shape[1:]), like.dtype)
+        self._pool = Pool()
+
+    def put(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        """See `Memory`."""
+        self._rows[slots] = rows
+
+    def gather(self, slots: np.ndarray) -> np.ndarray:
+        """See `Memory`."""
+        gathered = self._pool.empty((len(slots), *self._rows.shape[1:]), self._rows.dtype)
+        # Any slot is in range, and to have that checked costs a tenth of the time.
+        return np.take(self._rows, slots, axis=0, mode="clip", out=gathered)
+
+
 class Storage:
     """Holds examples of one kind in preallocated arrays, each example once.
 
     Args:
         like: Examples of that kind.
         capacity: How many examples there is room for.
+        allocate: Makes the memory for one array of them.
     """
 
-    def __init__(self, like: Examples, capacity: int) -> None:
+    def __init__(
+        self,
+        like: Examples,
+        capacity: int,
+        allocate: Callable[[np.ndarray, int], Memory] = HostMemory,
+    ) -> None:
         self._kind = like.kind
-        self._arrays = keras.tree.map_structure(
-            lambda leaf: (
-                None if leaf is None else np.empty((capacity, *leaf.shape[1:]), leaf.dtype)
-            ),
-            like.batch,
-        )
+        self._structure = keras.tree.map_structure(lambda leaf: None, like.batch)
+        self._memories = [
+            None if leaf is None else allocate(leaf, capacity)
+            for leaf in keras.tree.flatten(like.batch)
+        ]
 
     def put(self, slots: np.ndarray, examples: Examples, rows: np.ndarray | slice) -> None:
         """Copies the rows of the examples into the slots.
@@ -81,18 +122,15 @@ class Storage:
                     "echo='batch'",
                 )
             )
-        arrays = keras.tree.flatten(self._arrays)
-        for array, leaf in zip(arrays, keras.tree.flatten(examples.batch), strict=True):
-            if array is not None:
-                array[slots] = leaf[rows]
+        leaves = keras.tree.flatten(examples.batch)
+        for memory, leaf in zip(self._memories, leaves, strict=True):
+            if memory is not None:
+                memory.put(slots, leaf[rows])
 
     def gather(self, slots: np.ndarray) -> Batch:
         """A new batch of the examples in the slots, which nobody else sees."""
-        return keras.tree.map_structure(
-            # Any slot is in range, and to have that checked costs a tenth of the time.
-            lambda array: None if array is None else np.take(array, slots, axis=0, mode="clip"),
-            self._arrays,
-        )
+        gathered = [memory and memory.gather(slots) for memory in self._memories]
+        return keras.tree.pack_sequence_as(self._structure, gathered)
 
 
 def _as_array(leaf: Any) -> np.ndarray | None:

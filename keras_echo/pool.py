@@ -1,0 +1,59 @@
+"""Memory that serves one batch after the other.
+
+The operating system hands out fresh memory page by page, when each is first written: with large
+batches that takes as long as the copy itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import DTypeLike, NDArray
+
+_ALIGNMENT = 64  # bytes; JAX on a CPU then takes an array as it is, without copying it
+_MOST_IDLE = 4  # blocks of one size that wait for their next use
+
+
+class Pool:
+    """Arrays whose memory is used again as soon as nothing refers to it any more. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._idle: dict[int, deque[NDArray[np.uint8]]] = defaultdict(
+            lambda: deque(maxlen=_MOST_IDLE)
+        )
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of undefined values, contiguous, which nobody else sees, like `numpy.empty`."""
+        dtype = np.dtype(dtype)
+        if dtype.hasobject:
+            return np.empty(shape, dtype)
+        num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        idle = self._idle[num_bytes]
+        try:
+            block = idle.pop()
+        except IndexError:
+            block = _aligned(num_bytes)
+        return np.asarray(_Lease(block, idle)).view(dtype).reshape(shape)
+
+
+class _Lease:
+    """What the arrays that see a block keep alive; with the last of them, the block is idle."""
+
+    def __init__(self, block: NDArray[np.uint8], idle: deque[NDArray[np.uint8]]) -> None:
+        self.__array_interface__ = block.__array_interface__
+        self._block, self._idle = block, idle
+
+    def __del__(self) -> None:
+        self._idle.append(self._block)
+
+
+def _aligned(num_bytes: int) -> NDArray[np.uint8]:
+    block = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    begin = -block.ctypes.data % _ALIGNMENT
+    return block[begin : begin + num_bytes]
