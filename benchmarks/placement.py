@@ -168,7 +168,7 @@ def main() -> None:
     """Measures each backend in a process of its own."""
     parser = arguments_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=45, help="in one run")
+    parser.add_argument("--steps", type=int, default=150, help="in one run")
     args = parser.parse_args()
     if args.measure:
         print_result(measure(args.rounds, args.steps))

@@ -86,13 +86,14 @@ class DeviceBatch:
     def __init__(self, batch: Batch, place: Callable[[Any], Placed]) -> None:
         self.batch = batch
         self._place = place
-        self._placed: list[Placed | None] = [None] * len(keras.tree.flatten(batch))
+        self._leaves = keras.tree.flatten(batch)
+        self._placed: list[Placed | None] = [None] * len(self._leaves)
 
     def copy(self) -> Batch:
         """See `Waiting`."""
         placed = [
             self._place(leaf) if old is None or not old.is_intact() else old
-            for old, leaf in zip(self._placed, keras.tree.flatten(self.batch), strict=True)
+            for old, leaf in zip(self._placed, self._leaves, strict=True)
         ]
         self._placed = [*placed]
         return keras.tree.pack_sequence_as(self.batch, [each.use() for each in placed])
