@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from keras_echo import arguments
+from keras_echo import arguments, to_grain, to_tfdata
 from keras_echo._messages import expected
 from keras_echo.augmentation import augmenter
+from keras_echo.batches import copied
 from keras_echo.factor import EchoFactor
+from keras_echo.iterations import Iteration, Iterations
 from keras_echo.meter import Meter
 from keras_echo.pipeline import Pipeline, Served, Settings
 from keras_echo.placement import waiting_place
@@ -24,9 +26,10 @@ from keras_echo.stats import EchoStats
 from keras_echo.tickets import Tickets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keras_echo.batches import Batch
+    from keras_echo.iterations import Looks
 
 
 class EchoingPyDataset(keras.utils.PyDataset):
@@ -239,6 +242,51 @@ class EchoingPyDataset(keras.utils.PyDataset):
             self._begin(loaded)
             self.echo_factor = state.get("echo_factor", self.echo_factor)
 
+    def as_tf_dataset(self, element_spec: Any = None) -> Any:
+        """The same stream as a `tf.data.Dataset`, for code that takes no `PyDataset`.
+
+        Each iterator is an epoch of `len(self)` batches and goes on where the last one stopped;
+        what Keras only looks at is served again. One iterator at a time: a new one ends the one
+        before it. Batches come from the host's memory, whatever `placement` is.
+
+        Args:
+            element_spec: The `tf.TensorSpec`s of a batch. By default a batch is read to see: the
+                number of examples may then change, and no other dimension.
+
+        Raises:
+            ImportError: If TensorFlow isn't installed.
+            ValueError: If a batch has anything but None and arrays with a batch dimension.
+
+        Example:
+            >>> task = keras_hub.models.ImageClassifier(...)
+            >>> task.fit(dataset.as_tf_dataset(), shuffle=False, epochs=10)
+        """
+        with self._lock:
+            first = self._tickets.take()
+            self._tickets.put_back([first])
+        return to_tfdata.as_tf_dataset(
+            lambda: self._batches(to_tfdata.LOOKS, len(self)),
+            len(self),
+            first.waiting.batch,
+            element_spec,
+        )
+
+    def as_grain(self) -> Any:
+        """The same stream as a `grain.IterDataset` without an end.
+
+        As `as_tf_dataset`, but for the epoch's length, which Grain can't tell Keras: pass
+        `steps_per_epoch`. The state of its iterators is that of this dataset.
+
+        Raises:
+            ImportError: If Grain isn't installed.
+
+        Example:
+            >>> task.fit(dataset.as_grain(), steps_per_epoch=len(dataset), epochs=10)
+        """
+        return to_grain.as_grain(
+            lambda: self._batches(to_grain.LOOKS), self.state_dict, self.load_state_dict
+        )
+
     def close(self) -> None:
         """Ends all threads and processes, after the read that each is at.
 
@@ -260,6 +308,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def _begin(self, state: State) -> None:
         self._behind = state
         self._tickets = Tickets(self._advance)
+        self._iterations = Iterations(self._tickets.take, self._tickets.put_back)
         self._start_pipeline()
 
     def _start_pipeline(self) -> None:
@@ -267,6 +316,17 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self._is_broken = False
         # Without a reference to self, and without waiting: this runs on any thread.
         self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
+
+    def _batches(self, looks: Looks, num_batches: int | None = None) -> Iterator[Batch]:
+        iteration = Iteration(looks, num_batches)
+        while True:
+            with self._lock:
+                found = self._iterations.serve(iteration)
+            if found is None:
+                return
+            served, may_return = found
+            is_own = served.is_only and not may_return
+            yield served.waiting.batch if is_own else copied(served.waiting.batch)
 
     def _advance(self) -> Served:
         if self._is_broken:
