@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
@@ -12,24 +10,20 @@ import keras
 from keras_echo import arguments, to_grain, to_tfdata
 from keras_echo._messages import expected
 from keras_echo.augmentation import augmenter
-from keras_echo.batches import copied
 from keras_echo.factor import EchoFactor
-from keras_echo.iterations import Iteration, Iterations
+from keras_echo.feed import Feed
 from keras_echo.meter import Meter
-from keras_echo.pipeline import Pipeline, Served, Settings
+from keras_echo.pipeline import Settings
 from keras_echo.placement import waiting_place
-from keras_echo.prefetch import StoppedError
 from keras_echo.probe import Probe
 from keras_echo.sources import as_source
 from keras_echo.state import State
 from keras_echo.stats import EchoStats
-from keras_echo.tickets import Tickets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from keras_echo.batches import Batch
-    from keras_echo.iterations import Looks
 
 
 class EchoingPyDataset(keras.utils.PyDataset):
@@ -148,8 +142,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             on_error=on_error,
             meter=Meter(),
         )
-        self._lock = threading.Lock()
-        self._begin(State(seed=random.randrange(2**31) if seed is None else seed))
+        state = State(seed=random.randrange(2**31) if seed is None else seed)
+        self._feed = Feed(self._settings, state)
 
     def __len__(self) -> int:
         return self._num_steps
@@ -161,19 +155,15 @@ class EchoingPyDataset(keras.utils.PyDataset):
             Exception: What the source raised, with a note that names the index. The next call
                 tries that batch again.
         """
-        with self._lock:
-            served, may_return = self._tickets.serve(index)
-            return served.copy() if may_return else served.own()
+        return self._feed.serve(index)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.tickets`."""
-        with self._lock:
-            self._tickets.on_epoch_begin()
+        self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         """Keras calls this; see `keras_echo.tickets`."""
-        with self._lock:
-            self._tickets.on_epoch_end()
+        self._feed.on_epoch_end()
 
     @property
     def echo_factor(self) -> float:
@@ -186,7 +176,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
     def stats(self) -> EchoStats:
         """Counts and times so far."""
-        state, meter = self._state, self._settings.meter
+        state, meter = self._feed.state, self._settings.meter
         number, ordinal = state.position
         length = self._settings.source.length
         return EchoStats(
@@ -206,7 +196,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             self._factor,
             self._settings.meter,
             num_readers=self._settings.parallelism.workers,
-            fill=lambda num, seconds: self._pipeline.fill(num, seconds),
+            fill=self._feed.fill,
             stats=self.stats,
         )
 
@@ -219,7 +209,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
         """
-        return {**self._state.as_json(), "echo_factor": self.echo_factor}
+        return {**self._feed.state.as_json(), "echo_factor": self.echo_factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken.
@@ -237,10 +227,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
                     "Build the dataset with the arguments of the one whose state it is",
                 )
             )
-        self.close()
-        with self._lock:
-            self._begin(loaded)
-            self.echo_factor = state.get("echo_factor", self.echo_factor)
+        self.echo_factor = state.get("echo_factor", self.echo_factor)
+        self._feed.go_on_from(loaded)
 
     def as_tf_dataset(self, element_spec: Any = None) -> Any:
         """The same stream as a `tf.data.Dataset`, for code that takes no `PyDataset`.
@@ -261,15 +249,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             >>> task = keras_hub.models.ImageClassifier(...)
             >>> task.fit(dataset.as_tf_dataset(), shuffle=False, epochs=10)
         """
-        with self._lock:
-            first = self._tickets.take()
-            self._tickets.put_back([first])
-        return to_tfdata.as_tf_dataset(
-            lambda: self._batches(to_tfdata.LOOKS, len(self)),
-            len(self),
-            first.waiting.batch,
-            element_spec,
-        )
+        return to_tfdata.as_tf_dataset(self._feed, len(self), element_spec)
 
     def as_grain(self) -> Any:
         """The same stream as a `grain.IterDataset` without an end.
@@ -283,64 +263,17 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Example:
             >>> task.fit(dataset.as_grain(), steps_per_epoch=len(dataset), epochs=10)
         """
-        return to_grain.as_grain(
-            lambda: self._batches(to_grain.LOOKS), self.state_dict, self.load_state_dict
-        )
+        return to_grain.as_grain(self._feed, self.state_dict, self.load_state_dict)
 
     def close(self) -> None:
         """Ends all threads and processes, after the read that each is at.
 
         Batches that were read ahead are kept: the dataset can be used again.
         """
-        self._pipeline.stop()
+        self._feed.stop()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def _state(self) -> State:
-        looked_at = self._tickets.pending
-        return looked_at[0].before if looked_at else self._behind
-
-    def _begin(self, state: State) -> None:
-        self._behind = state
-        self._tickets = Tickets(self._advance)
-        self._iterations = Iterations(self._tickets.take, self._tickets.put_back)
-        self._start_pipeline()
-
-    def _start_pipeline(self) -> None:
-        self._pipeline = Pipeline(self._settings, self._behind)
-        self._is_broken = False
-        # Without a reference to self, and without waiting: this runs on any thread.
-        self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
-
-    def _batches(self, looks: Looks, num_batches: int | None = None) -> Iterator[Batch]:
-        iteration = Iteration(looks, num_batches)
-        while True:
-            with self._lock:
-                found = self._iterations.serve(iteration)
-            if found is None:
-                return
-            served, may_return = found
-            is_own = served.is_only and not may_return
-            yield served.waiting.batch if is_own else copied(served.waiting.batch)
-
-    def _advance(self) -> Served:
-        if self._is_broken:
-            self._finalizer.detach()
-            self._pipeline.stop()
-            self._start_pipeline()
-        try:
-            served = next(self._pipeline)
-        except StoppedError:
-            raise
-        except Exception:
-            # Not waited for: what went wrong should be heard at once.
-            self._pipeline.stop(wait=False)
-            self._is_broken = True
-            raise
-        self._behind = served.behind
-        return served

@@ -4,10 +4,9 @@
 (Grain with `steps_per_epoch`: each `fit()`), and some are only looks (Keras 3.15,
 `trainers/trainer.py` and `trainers/data_adapters/grain_dataset_adapter.py`):
 
-| data | looks before the first epoch of a `fit()` |
-|---|---|
-| `tf.data` | none on TensorFlow; on JAX and PyTorch one of one batch, if the model, its loss or its metrics aren't built |
-| Grain | one of two batches, and those of `tf.data` |
+- `tf.data`: none on TensorFlow; on JAX and PyTorch one of one batch, at the start of a `fit()` of
+  which the model, its loss or its metrics aren't built yet.
+- Grain: the same, and one of two batches before.
 
 What stands behind the stream may read ahead of whoever asked for a batch, and drops what it holds
 with its iterator: `tf.data` reads about one batch per CPU core ahead of a parallel `map`.

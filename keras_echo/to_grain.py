@@ -8,22 +8,23 @@ from keras_echo._messages import expected
 from keras_echo.iterations import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from keras_echo.batches import Batch
+    from keras_echo.feed import Feed
 
-LOOKS = Looks(most_in_a_row=2, most_elements=2)
+_LOOKS = Looks(most_in_a_row=2, most_elements=2)
 
 
 def as_grain(
-    iterate: Callable[[], Iterator[Batch]],
+    feed: Feed,
     get_state: Callable[[], dict[str, Any]],
     set_state: Callable[[dict[str, Any]], None],
 ) -> Any:
     """Makes the dataset, a `grain.IterDataset`.
 
     Args:
-        iterate: Returns an iterator over the batches of the stream.
+        feed: Serves the stream.
         get_state: Returns where the stream stands.
         set_state: Goes on from there.
 
@@ -40,7 +41,7 @@ def as_grain(
     class Batches(grain.DatasetIterator[Any]):
         def __init__(self) -> None:
             super().__init__()
-            self._batches = iterate()
+            self._batches = feed.iterate(_LOOKS)
 
         def __next__(self) -> Batch:
             return next(self._batches)

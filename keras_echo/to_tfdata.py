@@ -1,4 +1,4 @@
-"""A stream of batches as a `tf.data.Dataset`."""
+"""The stream of a dataset as a `tf.data.Dataset`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,25 @@ from keras_echo._messages import expected
 from keras_echo.iterations import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from keras_echo.batches import Batch
+    from keras_echo.feed import Feed
 
 # A parallel map reads one element per core ahead, and each prefetch behind it one or two.
-LOOKS = Looks(most_in_a_row=1, most_elements=(os.cpu_count() or 1) + 8)
+_LOOKS = Looks(most_in_a_row=1, most_elements=(os.cpu_count() or 1) + 8)
 
 
-def as_tf_dataset(
-    iterate: Callable[[], Iterator[Batch]], num_batches: int, first: Batch, element_spec: Any
-) -> Any:
+def as_tf_dataset(feed: Feed, num_batches: int, element_spec: Any = None) -> Any:
     """Makes the dataset.
 
     Args:
-        iterate: Begins an epoch; returns an iterator over its batches.
-        num_batches: How many those are.
-        first: A batch that tells structure, dtypes and shapes.
-        element_spec: The `tf.TypeSpec`s of a batch; None for those of `first`, with any number of
-            examples.
+        feed: Serves the stream.
+        num_batches: Batches in an epoch.
+        element_spec: The `tf.TypeSpec`s of a batch; None for those of the next one, with any
+            number of examples.
 
     Raises:
         ImportError: If TensorFlow isn't installed.
-        ValueError: If a leaf of `first` has no tensor with a batch dimension.
+        ValueError: If a leaf of that batch has no tensor with a batch dimension.
     """
     try:
         import tensorflow as tf
@@ -42,35 +38,37 @@ def as_tf_dataset(
         raise ImportError(
             expected("tensorflow", "be installed", error, "pip install tensorflow, or use as_grain")
         ) from error
-
-    def spec(leaf: Any) -> Any:
-        if leaf is None:
-            return tf.type_spec_from_value(None)
-        array = np.asarray(leaf)
-        try:
-            dtype = tf.string if array.dtype.kind in "OSU" else tf.as_dtype(array.dtype)
-            return tf.TensorSpec((None, *array.shape[1:]), dtype) if array.ndim else 1 / 0
-        except (TypeError, ZeroDivisionError):
-            raise ValueError(
-                expected(
-                    "A leaf of a batch",
-                    "be an array of numbers or strings with a row for each example, or None",
-                    leaf,
-                    "Return dense arrays from the source, or pass the dataset itself to fit()",
-                )
-            ) from None
-
     if element_spec is None:
-        element_spec = keras.tree.map_structure(spec, _tensors(first))
+        element_spec = keras.tree.map_structure(_spec, _tensors(feed.first()))
     dataset = tf.data.Dataset.from_generator(
-        lambda: map(_tensors, iterate()), output_signature=element_spec
+        lambda: map(_tensors, feed.iterate(_LOOKS, num_batches)), output_signature=element_spec
     )
     return dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
 
 
 def _tensors(batch: Batch) -> Batch:
-    """What `tf.data` takes for a batch: NumPy arrays, and tuples for lists, which it would stack."""
+    """NumPy arrays, and tuples for lists, which `tf.data` would make tensors of."""
     arrays = keras.tree.map_structure(
         lambda leaf: None if leaf is None else np.asarray(leaf), batch
     )
     return keras.tree.lists_to_tuples(arrays)
+
+
+def _spec(array: np.ndarray | None) -> Any:
+    import tensorflow as tf
+
+    if array is None:
+        return tf.type_spec_from_value(None)
+    is_text = array.dtype.kind in "SU" or (
+        array.dtype.kind == "O" and all(isinstance(item, (str, bytes)) for item in array.flat)
+    )
+    if array.ndim == 0 or (array.dtype.kind == "O" and not is_text):
+        raise ValueError(
+            expected(
+                "All of a batch",
+                "be dense arrays of numbers or strings with a row for each example, or None",
+                array,
+                "Return such arrays from the source, or pass the dataset itself to fit()",
+            )
+        )
+    return tf.TensorSpec((None, *array.shape[1:]), tf.string if is_text else array.dtype)
