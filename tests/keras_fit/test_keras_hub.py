@@ -29,7 +29,7 @@ class Seen(keras.metrics.Metric):
         self.count.assign(self.count + 1)
 
     def result(self):
-        return self.count
+        return keras.ops.cast(self.count, "float32")
 
     def reset_state(self):
         pass
@@ -83,7 +83,7 @@ def new_task():
     keras.utils.set_random_seed(0)
     converter = keras_hub.layers.ImageConverter(image_size=(8, 8), scale=1 / 255)
     backbone = keras_hub.models.ResNetBackbone(
-        [8], [3], [8], [1], [1], "basic_block", image_shape=(8, 8, 3)
+        [64], [3], [64], [1], [1], "basic_block", image_shape=(8, 8, 3)
     )
     task = keras_hub.models.ImageClassifier(
         backbone=backbone, num_classes=NUM_CLASSES, preprocessor=CountingPreprocessor(converter)
@@ -114,8 +114,8 @@ def test_both_ways_train_on_the_same_and_preprocess_at_their_places():
     labels, weights, num_calls, stats = train("keras.Model")
     assert len(labels) == 48
     assert labels[0::2] == labels[1::2]
-    # Upstream: once for each fresh batch, those read ahead included.
-    assert num_calls == stats.reads < 48
+    # Upstream: once for each fresh batch, and for up to ten that were read ahead.
+    assert stats.fresh_batches == 24 <= num_calls <= 24 + 10
     for way in ("tf.data", "Grain"):
         its_labels, its_weights, its_num_calls, _ = train(way)
         assert its_labels == labels
