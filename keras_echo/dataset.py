@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import random
-import threading
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from keras_echo import arguments
+from keras_echo import arguments, to_grain, to_tfdata
 from keras_echo._messages import expected
 from keras_echo.augmentation import augmenter
 from keras_echo.device_memory import example_memory
 from keras_echo.echoed_batches import EchoedBatches
 from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.factor import EchoFactor
+from keras_echo.feed import Feed
 from keras_echo.meter import Meter
-from keras_echo.pipeline import Pipeline, Served, Settings
+from keras_echo.pipeline import Settings
 from keras_echo.placement import waiting_place
-from keras_echo.prefetch import StoppedError
 from keras_echo.probe import Probe
 from keras_echo.sources import as_source
 from keras_echo.state import State
 from keras_echo.stats import EchoStats
-from keras_echo.tickets import Tickets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,8 +150,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             on_error=on_error,
             meter=Meter(),
         )
-        self._lock = threading.Lock()
-        self._begin(State(seed=random.randrange(2**31) if seed is None else seed))
+        state = State(seed=random.randrange(2**31) if seed is None else seed)
+        self._feed = Feed(self._settings, state)
 
     def __len__(self) -> int:
         return self._num_steps
@@ -166,19 +163,15 @@ class EchoingPyDataset(keras.utils.PyDataset):
             Exception: What the source raised, with a note that names the index. The next call
                 tries that batch again.
         """
-        with self._lock:
-            served, may_return = self._tickets.serve(index)
-            return served.copy() if may_return else served.own()
+        return self._feed.serve(index)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.tickets`."""
-        with self._lock:
-            self._tickets.on_epoch_begin()
+        self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         """Keras calls this; see `keras_echo.tickets`."""
-        with self._lock:
-            self._tickets.on_epoch_end()
+        self._feed.on_epoch_end()
 
     @property
     def echo_factor(self) -> float:
@@ -191,7 +184,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
     def stats(self) -> EchoStats:
         """Counts and times so far."""
-        state, meter = self._state, self._settings.meter
+        state, meter = self._feed.state, self._settings.meter
         number, ordinal = state.position
         length = self._settings.source.length
         return EchoStats(
@@ -211,7 +204,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             self._factor,
             self._settings.meter,
             num_readers=self._settings.parallelism.workers,
-            fill=lambda num, seconds: self._pipeline.fill(num, seconds),
+            fill=self._feed.fill,
             stats=self.stats,
         )
 
@@ -224,7 +217,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
         """
-        return {**self._state.as_json(), "echo_factor": self.echo_factor}
+        return {**self._feed.state.as_json(), "echo_factor": self.echo_factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken.
@@ -242,53 +235,53 @@ class EchoingPyDataset(keras.utils.PyDataset):
                     "Build the dataset with the arguments of the one whose state it is",
                 )
             )
-        self.close()
-        with self._lock:
-            self._begin(loaded)
-            self.echo_factor = state.get("echo_factor", self.echo_factor)
+        self.echo_factor = state.get("echo_factor", self.echo_factor)
+        self._feed.go_on_from(loaded)
+
+    def as_tf_dataset(self, element_spec: Any = None) -> Any:
+        """The same stream as a `tf.data.Dataset`, for code that takes no `PyDataset`.
+
+        Each iterator is an epoch of `len(self)` batches and goes on where the last one stopped;
+        what Keras only looks at is served again. One iterator at a time: a new one ends the one
+        before it. Batches come from the host's memory, whatever `placement` is.
+
+        Args:
+            element_spec: The `tf.TensorSpec`s of a batch. By default a batch is read to see: the
+                number of examples may then change, and no other dimension.
+
+        Raises:
+            ImportError: If TensorFlow isn't installed.
+            ValueError: If a batch has anything but None and arrays with a batch dimension.
+
+        Example:
+            >>> task = keras_hub.models.ImageClassifier(...)
+            >>> task.fit(dataset.as_tf_dataset(), shuffle=False, epochs=10)
+        """
+        return to_tfdata.as_tf_dataset(self._feed, len(self), element_spec)
+
+    def as_grain(self) -> Any:
+        """The same stream as a `grain.IterDataset` without an end.
+
+        As `as_tf_dataset`, but for the epoch's length, which Grain can't tell Keras: pass
+        `steps_per_epoch`. The state of its iterators is that of this dataset.
+
+        Raises:
+            ImportError: If Grain isn't installed.
+
+        Example:
+            >>> task.fit(dataset.as_grain(), steps_per_epoch=len(dataset), epochs=10)
+        """
+        return to_grain.as_grain(self._feed, self.state_dict, self.load_state_dict)
 
     def close(self) -> None:
         """Ends all threads and processes, after the read that each is at.
 
         Batches that were read ahead are kept: the dataset can be used again.
         """
-        self._pipeline.stop()
+        self._feed.stop()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def _state(self) -> State:
-        looked_at = self._tickets.pending
-        return looked_at[0].before if looked_at else self._behind
-
-    def _begin(self, state: State) -> None:
-        self._behind = state
-        self._tickets = Tickets(self._advance)
-        self._start_pipeline()
-
-    def _start_pipeline(self) -> None:
-        self._pipeline = Pipeline(self._settings, self._behind)
-        self._is_broken = False
-        # Without a reference to self, and without waiting: this runs on any thread.
-        self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
-
-    def _advance(self) -> Served:
-        if self._is_broken:
-            self._finalizer.detach()
-            self._pipeline.stop()
-            self._start_pipeline()
-        try:
-            served = next(self._pipeline)
-        except StoppedError:
-            raise
-        except Exception:
-            # Not waited for: what went wrong should be heard at once.
-            self._pipeline.stop(wait=False)
-            self._is_broken = True
-            raise
-        self._behind = served.behind
-        return served

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 
@@ -50,11 +50,7 @@ class Tickets(Generic[T]):
 
     def serve(self, index: int) -> tuple[T, bool]:
         """What comes next, whatever the index, and whether it may come again."""
-        if self._again:
-            what, num_returns = self._again.pop(0)
-            num_returns += 1
-        else:
-            what, num_returns = self._advance(), 0
+        what, num_returns = self._next()
         if not self._is_in_epoch and index == 0:
             self._looked_at = []
         seen = self._looked_at
@@ -67,6 +63,15 @@ class Tickets(Generic[T]):
             return what, False
         seen.append(_Ticket(what, num_returns))
         return what, num_returns < _MOST_RETURNS
+
+    def take(self) -> T:
+        """What comes next; to whom else it may go is another's business."""
+        self._looked_at = None
+        return self._next().what
+
+    def put_back(self, whats: Iterable[T]) -> None:
+        """Has these served again before the stream goes on."""
+        self._again = [_Ticket(what, -1) for what in whats] + self._again
 
     def on_epoch_begin(self) -> None:
         """To be called when Keras does."""
@@ -88,6 +93,12 @@ class Tickets(Generic[T]):
             self._may_be_look = True
         self._looked_at = []
         self._is_in_epoch = False
+
+    def _next(self) -> _Ticket[T]:
+        if self._again:
+            what, num_returns = self._again.pop(0)
+            return _Ticket(what, num_returns + 1)
+        return _Ticket(self._advance(), 0)
 
     def _return(self) -> None:
         returned = [

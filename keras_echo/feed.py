@@ -1,0 +1,123 @@
+"""What a dataset serves, to whoever asks: the one stream, and where it stands."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from keras_echo.batches import copied
+from keras_echo.iterations import Iteration, Iterations
+from keras_echo.pipeline import Pipeline, Served, Settings
+from keras_echo.prefetch import StoppedError
+from keras_echo.tickets import Tickets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keras_echo.batches import Batch
+    from keras_echo.iterations import Looks
+    from keras_echo.state import State
+
+
+class Feed:
+    """The stream of a dataset, served to one asker after the other. Thread-safe.
+
+    Args:
+        settings: What its pipelines are made of.
+        state: Where it begins.
+    """
+
+    def __init__(self, settings: Settings, state: State) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._begin(state)
+
+    def serve(self, index: int) -> Batch:
+        """The next batch, for a `PyDataset` that was asked for `index`."""
+        with self._lock:
+            served, may_return = self._tickets.serve(index)
+            return served.copy() if may_return else served.own()
+
+    def on_epoch_begin(self) -> None:
+        """Keras calls this; see `keras_echo.tickets`."""
+        with self._lock:
+            self._tickets.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this; see `keras_echo.tickets`."""
+        with self._lock:
+            self._tickets.on_epoch_end()
+
+    def iterate(self, looks: Looks, num_batches: int | None = None) -> Iterator[Batch]:
+        """Yields the next batches, from the host's memory; see `keras_echo.iterations`.
+
+        Args:
+            looks: What may be a look.
+            num_batches: How many; None for no end.
+        """
+        iteration = Iteration(looks, num_batches)
+        while True:
+            with self._lock:
+                found = self._iterations.serve(iteration)
+            if found is None:
+                return
+            served, may_return = found
+            is_own = served.is_only and not may_return
+            yield served.waiting.batch if is_own else copied(served.waiting.batch)
+
+    def first(self) -> Batch:
+        """The next batch, only to look at; it is served again."""
+        with self._lock:
+            served = self._tickets.take()
+            self._tickets.put_back([served])
+        return served.waiting.batch
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        """Waits until fresh batches lie ready; see `Pipeline.fill`."""
+        return self._pipeline.fill(num_batches, timeout_seconds)
+
+    @property
+    def state(self) -> State:
+        """Where the stream stands behind the last batch that was served."""
+        looked_at = self._tickets.pending
+        return looked_at[0].before if looked_at else self._behind
+
+    def go_on_from(self, state: State) -> None:
+        """Goes on where `state` was taken."""
+        self.stop()
+        with self._lock:
+            self._begin(state)
+
+    def stop(self) -> None:
+        """Ends all threads and processes; the next call starts them again."""
+        self._pipeline.stop()
+
+    def _begin(self, state: State) -> None:
+        self._behind = state
+        self._tickets = Tickets(self._advance)
+        self._iterations = Iterations(self._tickets.take, self._tickets.put_back)
+        self._start_pipeline()
+
+    def _start_pipeline(self) -> None:
+        self._pipeline = Pipeline(self._settings, self._behind)
+        self._is_broken = False
+        # Without a reference to self, and without waiting: this runs on any thread.
+        self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
+
+    def _advance(self) -> Served:
+        if self._is_broken:
+            self._finalizer.detach()
+            self._pipeline.stop()
+            self._start_pipeline()
+        try:
+            served = next(self._pipeline)
+        except StoppedError:
+            raise
+        except Exception:
+            # Not waited for: what went wrong should be heard at once.
+            self._pipeline.stop(wait=False)
+            self._is_broken = True
+            raise
+        self._behind = served.behind
+        return served

@@ -1,0 +1,108 @@
+"""Which iterators over a stream train, and which only look ahead.
+
+`tf.data` and Grain don't say when an epoch begins or ends; they make iterators. Each epoch is one
+(Grain with `steps_per_epoch`: each `fit()`), and some are only looks (Keras 3.15,
+`trainers/trainer.py` and `trainers/data_adapters/grain_dataset_adapter.py`):
+
+- `tf.data`: none on TensorFlow; on JAX and PyTorch one of one batch, at the start of a `fit()` of
+  which the model, its loss or its metrics aren't built yet.
+- Grain: the same, and one of two batches before.
+
+What stands behind the stream may read ahead of whoever asked for a batch, and drops what it holds
+with its iterator: `tf.data` reads about one batch per CPU core ahead of a parallel `map`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Looks(NamedTuple):
+    """What may be a look.
+
+    Attributes:
+        most_in_a_row: Iterators that may be looks without one that surely trains between them.
+        most_elements: Elements that one of them may take, those read ahead included.
+    """
+
+    most_in_a_row: int
+    most_elements: int
+
+
+class Iteration:
+    """One iterator over the stream.
+
+    Args:
+        looks: What may be a look.
+        num_elements: After how many it ends; None for never.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self, looks: Looks, num_elements: int | None = None) -> None:
+        self.looks = looks
+        self.num_elements = num_elements
+        self.num_taken = 0
+        self.number = next(self._numbers)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it took all that it may."""
+        return self.num_taken == self.num_elements
+
+
+class Iterations(Generic[T]):
+    """Serves a stream to iterators that come one after the other, each going on behind the last.
+
+    A new iterator ends the one before it, and decides what that was. It trained if it was read to
+    its end, failed, or took more than a look may; or if as many as can be looks stand before it
+    already. Otherwise it was a look, and what it took is served again.
+
+    Args:
+        take: Returns the next element of the stream.
+        put_back: Has elements served again before the stream goes on.
+    """
+
+    def __init__(self, take: Callable[[], T], put_back: Callable[[list[T]], None]) -> None:
+        self._take = take
+        self._put_back = put_back
+        self._current: Iteration | None = None
+        self._seen: list[T] | None = None  # by the current one; None: it is no look
+        self._num_looks = 0  # since the last one that surely trained
+
+    def serve(self, iteration: Iteration) -> tuple[T, bool] | None:
+        """What comes next, and whether it may come again; None where `iteration` is over."""
+        if iteration is not self._current:
+            if self._current is not None and iteration.number < self._current.number:
+                return None
+            self._turn_to(iteration)
+        if iteration.is_complete:
+            return None
+        try:
+            what = self._take()
+        except BaseException:
+            self._trains()
+            raise
+        iteration.num_taken += 1
+        if iteration.is_complete or iteration.num_taken > iteration.looks.most_elements:
+            self._trains()
+        elif self._seen is not None:
+            self._seen.append(what)
+        return what, self._seen is not None
+
+    def _turn_to(self, iteration: Iteration) -> None:
+        if self._seen:
+            self._put_back(self._seen)
+            self._num_looks += 1
+        self._current = iteration
+        self._seen = [] if self._num_looks < iteration.looks.most_in_a_row else None
+
+    def _trains(self) -> None:
+        self._seen = None
+        self._num_looks = 0
