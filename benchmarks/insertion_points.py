@@ -3,7 +3,8 @@
 Reading is free here (the fresh batches are in memory already), so what is left is the cost of
 serving: 64 images of 224x224x3, as uint8 and as float32. A round measures every case in turn, and
 the table shows the median over rounds of ratios within one round. `host memory` is the peak of
-what NumPy allocated in a run of its own, fresh batches that were there before not included.
+what NumPy allocated in a run of its own, fresh batches that were there before not included. The
+device is JAX's; without an accelerator it is the host's memory too.
 
 A case is a name and a function from a workload to an endless stream of batches (`CASES`).
 
@@ -24,9 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import jax
 import keras
 import numpy as np
 
@@ -35,6 +37,7 @@ from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.fresh import FreshBatches
 from keras_echo.meter import Meter
 from keras_echo.state import State
+from keras_echo.storage import HostMemory
 from keras_echo.stream import Fresh, Position
 
 if TYPE_CHECKING:
@@ -87,8 +90,8 @@ def assembly(workload: Workload) -> Iterator[tuple]:
         Fresh(Position(0, ordinal), batch) for ordinal, batch in enumerate(in_memory(workload))
     )
     fresh = FreshBatches(numbered, most_failures=1, meter=Meter())
-    uses = EchoedExamples(fresh, fresh, State(seed=0), lambda: workload.factor, 0)
-    return (use.item for use, _ in uses)
+    uses = EchoedExamples(fresh, fresh, State(seed=0), lambda: workload.factor, 0, HostMemory)
+    return (use.item.batch for use, _ in uses)
 
 
 def nothing_fresh(workload: Workload) -> Iterator[tuple]:
@@ -121,23 +124,28 @@ class Case(NamedTuple):
     Attributes:
         name: What the table calls it.
         stream: From a workload to an endless stream of batches.
-        transferred: Batches that go from host to device for one echoed step.
+        on_device: Whether a fresh batch goes to the device once, and not each that is served.
     """
 
     name: str
     stream: Callable[[Workload], Iterator[tuple]]
-    transferred: float = 1.0
+    on_device: bool = False
 
 
 YARDSTICK = Case("plain copy", plain_copy)
 CASES = (
     Case("in memory", in_memory),
     YARDSTICK,
-    Case("batch", dataset(echo="batch")),
-    Case("batch, shuffled", dataset(echo="batch", shuffle_buffer=BUFFER_BATCHES)),
+    Case("batch", dataset(echo="batch", placement="host")),
+    Case("batch, device", dataset(echo="batch", placement="device"), on_device=True),
+    Case(
+        "batch, shuffled",
+        dataset(echo="batch", placement="host", shuffle_buffer=BUFFER_BATCHES),
+    ),
     Case("example, assembly alone", assembly),
     Case("example, assembly, nothing fresh", nothing_fresh),
-    Case("example", dataset(echo="example")),
+    Case("example", dataset(echo="example", placement="host")),
+    Case("example, device", dataset(echo="example", placement="device"), on_device=True),
     Case("example, then flip", dataset(echo="example", augment=flipped)),
 )
 
@@ -175,16 +183,16 @@ def measure(dtype: str, factor: float, rounds: int, steps: int) -> list[dict]:
             ),
             "host_bytes": memory[case.name],
             "host_batches": memory[case.name] / batch_bytes,
-            "transferred_bytes_per_step": round(case.transferred * batch_bytes),
+            "transferred_bytes_per_step": round(batch_bytes / (factor if case.on_device else 1)),
         }
         for case in CASES
     ]
 
 
 def consume(stream: Iterator[tuple], steps: int) -> None:
-    """Takes batches and lets each go before the next, as a training step does."""
+    """Takes batches, ready for use, and lets each go before the next, as a training step does."""
     for _ in range(steps):
-        next(stream)
+        jax.block_until_ready(next(stream))
 
 
 def peak_bytes(case: Case, workload: Workload) -> int:
