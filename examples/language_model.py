@@ -14,41 +14,34 @@ small language model reuse saves data but no time (arXiv 2609.13922). See for yo
 Needs keras-echo[examples] and a backend. Takes less than three minutes on two cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import math
 import os
 import sysconfig
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 
-def parsed_arguments() -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--backend", choices=("tensorflow", "jax", "torch"), help="default: Keras's")
-    add("--quick", action="store_true", help="a few steps, to see that everything runs")
-    add("--log-dir", type=Path, default=Path("logs/language_model"), metavar="DIR")
-    add("--slowdown", type=float, default=4.0, help="training steps that reading a batch takes")
-    add("--data", type=Path, metavar="DIR", help="read shards from here, as fast as that goes")
-    add("--dataset", choices=("lm1b",), help="full size: a large decoder; --data: TFDS's directory")
-    return parser.parse_args()
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add, backend = parser.add_argument, os.environ.get("KERAS_BACKEND", "jax")
+    add("--backend", choices=("tensorflow", "jax", "torch"), default=backend)
+    add("--dataset", choices=("python", "lm1b"), default="python", help="lm1b: a large model")
+    add("--data", type=Path, metavar="DIR", help="read shards (lm1b: TFDS's data) from here")
+    add("--slowdown", type=float, default=4.0, help="R of the simulated storage")
+    add("--log-dir", type=Path, default=Path("language_model_logs"), metavar="DIR")
+    add("--quick", action="store_true", help="a few steps of everything")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    ARGUMENTS = parsed_arguments()
-    if ARGUMENTS.backend:
-        os.environ["KERAS_BACKEND"] = ARGUMENTS.backend  # before Keras is imported
+    OPTIONS = parse()
+    os.environ["KERAS_BACKEND"] = OPTIONS.backend  # Keras reads it when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -71,25 +64,52 @@ WINDOW_BYTES = 176  # of Python are about the 65 tokens that the model is shown 
 
 @dataclass(frozen=True)
 class Settings:
-    """The size of everything; `target` is in bits per byte, `shuffle_buffer` in windows."""
+    """The size of everything."""
 
-    target: float = 2.45
-    vocabulary: int = 1_024
-    tokens: int = 64
-    width: int = 64
-    num_heads: int = 2
-    num_layers: int = 2
-    batch_size: int = 32
-    learning_rate: float = 5e-3
-    num_steps: int = 500
-    steps_per_epoch: int = 25
-    shuffle_buffer: int = 512
-    num_validation: int = 128
+    goal: Goal
+    vocabulary: int
+    tokens: int  # in a window
+    width: int
+    num_heads: int
+    num_layers: int
+    batch_size: int
+    learning_rate: float
+    num_steps: int
+    steps_per_epoch: int
+    shuffle_buffer: int  # windows
+    num_validation: int  # windows
     num_files: int | None = None
 
 
-QUICK = replace(Settings(), width=16, num_layers=1, num_steps=60, steps_per_epoch=30, num_files=40)
-LM1B = Settings(1.0, 32_768, 128, 768, 12, 12, 128, 6e-4, 100_000, 1_000, 8_192, 1_024)  # GPT-2's
+PYTHON = Settings(
+    goal=Goal("bits per byte", 2.55, is_loss=True),
+    vocabulary=1024,
+    tokens=64,
+    width=64,
+    num_heads=2,
+    num_layers=2,
+    batch_size=32,
+    learning_rate=5e-3,
+    num_steps=500,
+    steps_per_epoch=25,
+    shuffle_buffer=512,
+    num_validation=128,
+)
+QUICK = replace(PYTHON, width=16, num_layers=1, num_steps=60, steps_per_epoch=30, num_files=40)
+LM1B = Settings(  # the decoder of the smallest GPT-2
+    goal=Goal("bits per byte", 1.0, is_loss=True),
+    vocabulary=32_768,
+    tokens=128,
+    width=768,
+    num_heads=12,
+    num_layers=12,
+    batch_size=128,
+    learning_rate=6e-4,
+    num_steps=100_000,
+    steps_per_epoch=1_000,
+    shuffle_buffer=8_192,
+    num_validation=1_024,
+)
 
 
 class Corpus(NamedTuple):
@@ -157,7 +177,7 @@ def as_texts(windows: np.ndarray) -> list[str]:
 
 
 @contextlib.contextmanager
-def python_corpus(settings: Settings, arguments: argparse.Namespace) -> Iterator[Corpus]:
+def python_corpus(settings: Settings, options: argparse.Namespace) -> Iterator[Corpus]:
     """The standard library's sources as shards of text, in storage that is slow."""
     held_out, training = python_windows(settings.num_files)
     tokenizer = trained_tokenizer(as_texts(training[:20_000]), settings.vocabulary)
@@ -170,25 +190,25 @@ def python_corpus(settings: Settings, arguments: argparse.Namespace) -> Iterator
     step_seconds = measure_step(built_model(settings), batch, 20)
     with tempfile.TemporaryDirectory() as temporary:
         # A directory that has no shards yet gets some.
-        directory = arguments.data or Path(temporary)
+        directory = options.data or Path(temporary)
         num_shards = len([*directory.glob("*.safetensors")]) or write_shards(
             directory, {"text": training}, settings.batch_size
         )
-        slow = (directory / shard_name(0)).stat().st_size / (arguments.slowdown * step_seconds)
-        with serve(directory, 1e12 if arguments.data else slow) as url:
+        slow = (directory / shard_name(0)).stat().st_size / (options.slowdown * step_seconds)
+        with serve(directory, 1e12 if options.data else slow) as url:
             source = RemoteShards(url, num_shards, decode)
             yield Corpus(source, tokenizer, validation)
             source.close()
 
 
 @contextlib.contextmanager
-def lm1b_corpus(settings: Settings, arguments: argparse.Namespace) -> Iterator[Corpus]:
+def lm1b_corpus(settings: Settings, options: argparse.Namespace) -> Iterator[Corpus]:
     """The sentences of the One Billion Word Benchmark, wherever they lie; not run by us."""
     import tensorflow_datasets as tfds  # for the full size only
 
     def texts(split: str, num: int) -> Iterator[list[str]]:
-        ds = tfds.load("lm1b", split=split, data_dir=arguments.data, shuffle_files=split == "train")
-        for rows in tfds.as_numpy(ds.batch(num, drop_remainder=True)):
+        ds = tfds.load("lm1b", split=split, data_dir=options.data, shuffle_files=split == "train")
+        for rows in tfds.as_numpy(ds.batch(num)):
             yield [text.decode() for text in rows["text"]]
 
     tokenizer = trained_tokenizer(next(texts("train[:1%]", 100_000)), settings.vocabulary)
@@ -228,7 +248,7 @@ def built_model(settings: Settings) -> keras.Model:
 
 
 def train(
-    name: str, corpus: Corpus, settings: Settings, goal: Goal, log_dir: Path, *, adapt: bool
+    name: str, corpus: Corpus, settings: Settings, log_dir: Path, *, adapt: bool
 ) -> tuple[Run, float]:
     """One run, from e = 1 on; returns also R, as the callback saw it last."""
     logs = log_dir / name.replace(" ", "_")
@@ -246,7 +266,7 @@ def train(
     ):
         callback = keras_echo.DataEchoCallback(dataset, logs / "keras_echo", adapt=adapt)
         recorder = Recorder(
-            name, goal, dataset, lambda _, logs: logs["val_loss"] * bits_per_nat, writer
+            name, settings.goal, dataset, lambda _, logs: logs["val_loss"] * bits_per_nat, writer
         )
         built_model(settings).fit(
             dataset,
@@ -260,19 +280,18 @@ def train(
         return recorder.run(callback), ratios[-1] if ratios else math.nan
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
     """Trains twice, prints the table, draws the plot."""
-    settings = LM1B if arguments.dataset else QUICK if arguments.quick else Settings()
-    goal = Goal("bits per byte", settings.target, is_loss=True)
-    log_dir = arguments.log_dir
-    log_dir.mkdir(parents=True, exist_ok=True)
-    with (lm1b_corpus if arguments.dataset else python_corpus)(settings, arguments) as corpus:
-        base, ratio = train("without echoing", corpus, settings, goal, log_dir, adapt=False)
-        echoed, _ = train("adaptive echoing", corpus, settings, goal, log_dir, adapt=True)
-    plot([base, echoed], goal, log_dir / "bits_per_byte.png")
-    print(f"\n{table([base, echoed], goal, ratio)}\n")
-    print(f"Plot: {log_dir}/bits_per_byte.png\nTensorBoard: tensorboard --logdir {log_dir}")
+    settings = LM1B if options.dataset == "lm1b" else QUICK if options.quick else PYTHON
+    open_corpus = lm1b_corpus if options.dataset == "lm1b" else python_corpus
+    logs = options.log_dir
+    with open_corpus(settings, options) as corpus:
+        base, ratio = train("without echoing", corpus, settings, logs, adapt=False)
+        echoed, _ = train("adaptive echoing", corpus, settings, logs, adapt=True)
+    plot([base, echoed], settings.goal, logs / "bits_per_byte.png")
+    print(f"\n{table([base, echoed], settings.goal, ratio)}\n")
+    print(f"Plot: {logs}/bits_per_byte.png\nTensorBoard: tensorboard --logdir {logs}")
 
 
 if __name__ == "__main__":
-    main(ARGUMENTS)
+    main(OPTIONS)
