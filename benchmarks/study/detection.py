@@ -29,7 +29,7 @@ def detection() -> Workload:
     """Digits at random places; augmentation: flips, contrast, colours. Quality: AP50.
 
     Neither digits nor regions of photographs are shared by training and validation.
-    x: float32 (num, IMAGE, IMAGE, 3) in 0..1; y: float32 (num, GRID, GRID, 5), for each cell
+    x: float32 (num, IMAGE, IMAGE, 3) in -0.5..0.5; y: float32 (num, GRID, GRID, 5), for each cell
     whether there is a digit, its centre within the cell in 0..1 (column, row), and the logarithms
     of width and height in cells.
     """
@@ -63,7 +63,7 @@ def varied(batch: Batch, rng: np.random.Generator) -> Batch:
     contrast = rng.uniform(0.7, 1.3, (num, 1, 1, 1)).astype(np.float32)
     colours = rng.permuted(np.tile(np.arange(3), (num, 1)), axis=1)
     images = np.take_along_axis(images, colours[:, None, None, :], -1)
-    return 0.5 + (images - 0.5) * contrast, targets
+    return images * contrast, targets
 
 
 def detection_loss(y_true: Any, y_pred: Any) -> Any:
@@ -145,7 +145,7 @@ def _scenes(
             centre = np.array([left + width / 2, top + height / 2]) / CELL
             cell = centre.astype(int)
             target[cell[1], cell[0]] = [1, *(centre - cell), *np.log([width / CELL, height / CELL])]
-    return images, targets
+    return images - np.float32(0.5), targets
 
 
 def _tight(digit: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ def _detector() -> Any:
         return layers.Conv2D(filters, 3, strides=strides, padding="same", activation="relu")
 
     x = inputs = keras.Input((IMAGE, IMAGE, 3))
-    for filters, strides in ((12, 2), (24, 2), (32, 1)):
+    for filters, strides in ((8, 2), (16, 2), (24, 1)):
         x = convolution(filters, strides)(x)
     # One cell of 43 has a digit: begin there.
     there = layers.Dense(1, bias_initializer=keras.initializers.Constant(-3.7))(x)

@@ -96,7 +96,7 @@ def photograph_regions() -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
 
 
 def photographs() -> Workload:
-    """From which of ten photographs is a patch? Its mean colour is taken away. Quality: accuracy.
+    """From which of ten photographs is a patch? Quality: accuracy.
 
     A patch for validation shares no pixel with one for training: each lies within one block.
     Augmentation: crops, flips, contrast.
@@ -129,7 +129,7 @@ def _patches(regions: list[list[np.ndarray]], num: int, rng: np.random.Generator
         block = blocks[rng.integers(len(blocks))]
         row, column = rng.integers(BLOCK - PATCH + 1, size=2)
         image[:] = block[row : row + PATCH, column : column + PATCH] / np.float32(255)
-    return images - images.mean((1, 2), keepdims=True), labels
+    return images - np.float32(0.5), labels
 
 
 def _crops(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

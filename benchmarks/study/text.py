@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WINDOW = 32  # bytes in an example
 VOCABULARY = 128  # ASCII
-WIDTH = 48
+WIDTH = 32
 VALIDATION_WINDOWS = 128
 HELD_OUT_EVERY = 10  # every tenth file is held out
 MOST_BYTES = 4_000_000  # of a corpus

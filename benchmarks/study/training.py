@@ -48,7 +48,7 @@ def reset(model: Any, workload: Workload, seed: int, learning_rate: float) -> No
     keras.utils.set_random_seed(seed)
     model.set_weights(workload.model().get_weights())
     for variable in model.optimizer.variables:  # Adam's moments and its count of steps
-        variable.assign(keras.ops.zeros_like(variable))
+        variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
     model.optimizer.learning_rate = learning_rate
 
 
@@ -59,6 +59,7 @@ def dataset_of(
     before = setting.method == "example_before"
     echo, shuffle_buffer = {
         plan.NO_ECHO: ("batch", 0),
+        plan.PILOT: ("batch", 0),
         "batch": ("batch", 0),
         "batch_shuffled": ("batch", plan.SHUFFLE_BUFFER_BATCHES),
     }.get(setting.method, ("example", plan.EXAMPLE_BUFFER_BATCHES * setting.batch_size))
@@ -113,13 +114,14 @@ def record_of(run: plan.Run) -> dict[str, Any]:
     """Does a run, in this process; returns what is known of it as JSON."""
     workload = workload_of(run.setting.task)
     model = model_of(run.setting.task, run.setting.batch_size)
-    begin = time.perf_counter()
+    begin, computed = time.perf_counter(), time.process_time()
     fresh_batches, quality = train(workload, model, run)
     return {
         **run.setting._asdict(),
         "learning_rate": run.learning_rate,
         "seed": run.seed,
         "seconds": round(time.perf_counter() - begin, 2),
+        "cpu_seconds": round(time.process_time() - computed, 2),
         "fresh_batches": fresh_batches,
         "quality": quality,
     }
