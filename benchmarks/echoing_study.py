@@ -11,13 +11,72 @@ made from these lines.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from study import pilot, plan
 from study.execution import do_runs
+from study.findings import OWN, PAPER, answer
 from study.journal import Journal
+from study.page import page
+from study.summary import KINDS, as_json, selected_rates, summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "study"
+
+
+def estimate(tasks: list[str], jobs: int, journal: Journal) -> str:
+    """Runs, steps and minutes, at most: as if tuning selected no common learning rate."""
+    lines = []
+    total_steps, total_ms, left_ms = 0, 0.0, 0.0
+    for name in tasks:
+        settings = list(plan.settings([name]))
+        most = plan.first_runs([name]) + plan.tuned_runs(
+            [name], {setting: plan.rates(setting)[-1] for setting in settings}
+        )
+        steps = sum(run.setting.num_steps for run in most)
+        cost_ms = sum(run.cost_ms for run in most)
+        total_steps, total_ms = total_steps + steps, total_ms + cost_ms
+        left_ms += sum(run.cost_ms for run in most if run not in journal.records)
+        lines.append(
+            f"{name}: {len(settings)} settings, at most {len(most)} runs, {steps:,} steps, "
+            f"{cost_ms / 6e4:.0f} minutes of one core"
+        )
+    lines.append(
+        f"all: at most {total_steps:,} steps, {total_ms / 6e4:.0f} minutes of one core, "
+        f"{left_ms / 6e4 / jobs:.0f} minutes left for {jobs} jobs on as many idle cores"
+    )
+    return "\n".join(lines)
+
+
+def run_all(tasks: list[str], jobs: int, journal: Journal) -> None:
+    """All runs of the plan: first those that tuning needs, then what it selected."""
+    do_runs(plan.first_runs(tasks), journal, num_jobs=jobs)
+    selected = selected_rates(journal.records, tasks)
+    do_runs(plan.tuned_runs(tasks, selected), journal, num_jobs=jobs)
+
+
+def report(journal: Journal, folder: Path) -> None:
+    """Writes the page, its plots and the figures, from what is in the journal."""
+    from study.plots import draw
+
+    rows = {kind: summarise(journal.records, list(plan.TASKS), kind) for kind in KINDS}
+    for task in plan.TASKS.values():
+        if any(setting.task == task.name for setting in rows["common"]):
+            draw(task, rows["common"], journal.records, folder / f"{task.name}.png")
+    results = {
+        "rows": {kind: as_json(rows[kind]) for kind in KINDS},
+        "findings": [
+            {
+                "statement": finding.statement,
+                "rule": finding.rule,
+                "of": "paper" if finding in PAPER else "own",
+                **{kind: answer(finding, rows[kind]).verdict for kind in KINDS},
+            }
+            for finding in (*PAPER, *OWN)
+        ],
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "index.md").write_text(page(rows, len(journal.records)))
 
 
 def main() -> None:
@@ -32,11 +91,23 @@ def main() -> None:
     what.add_argument("--pilot", action="store_true", help="the runs that fixed the plan")
     args = parser.parse_args()
     tasks = args.workload.split(",")
+    if unknown := set(tasks) - set(plan.TASKS):
+        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(plan.TASKS)}")
     if args.pilot:
         journal = Journal(args.folder / "pilot.jsonl")
         do_runs(plan.pilot_runs(tasks), journal, num_jobs=args.jobs)
         for task in tasks:
             print(pilot.fixed_by(journal.records, plan.TASKS[task]))
+        return
+    journal = Journal(args.folder / "runs.jsonl")
+    if not args.report:
+        print(estimate(tasks, args.jobs, journal))
+    if args.dry_run:
+        return
+    if not args.report:
+        run_all(tasks, args.jobs, journal)
+    report(journal, args.folder)
+    print(f"{args.folder / 'index.md'} written")
 
 
 if __name__ == "__main__":

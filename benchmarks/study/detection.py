@@ -36,10 +36,15 @@ def detection() -> Workload:
     regions = photograph_regions()
     train_digits, held_out_digits = half_size_digits()
     rng = np.random.default_rng(2)
-    train = _scenes([block for blocks, _ in regions for block in blocks], train_digits[0],
-                    NUM_TRAIN, rng)
-    images, targets = _scenes([block for _, blocks in regions for block in blocks],
-                              held_out_digits[0], NUM_VALIDATION, rng)
+    train = _scenes(
+        [block for blocks, _ in regions for block in blocks], train_digits[0], NUM_TRAIN, rng
+    )
+    images, targets = _scenes(
+        [block for _, blocks in regions for block in blocks],
+        held_out_digits[0],
+        NUM_VALIDATION,
+        rng,
+    )
     truth = [decode(target[..., 1:])[target[..., 0] == 1] for target in targets]
     return Workload(
         train=train,

@@ -6,8 +6,9 @@ import itertools
 import multiprocessing
 import os
 import sys
+import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,17 +54,21 @@ def do_runs(
     for number in range(num_jobs):
         numbers.put(number)
     pool = ProcessPoolExecutor(num_jobs, context, _begin, (numbers, cores))
-    waiting, under_way = iter(missing), set()
+    waiting = iter(missing)
+    under_way: list[Future[dict[str, Any]]] = []
     try:
         while True:
             room = QUEUED_PER_WORKER * num_jobs - len(under_way)
-            under_way |= {
+            under_way += [
                 pool.submit(work or _train, run) for run in itertools.islice(waiting, room)
-            }
+            ]
             if not under_way:
                 break
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
+            wait(under_way, return_when=FIRST_COMPLETED)
+            over = [future for future in under_way if future.done()]
+            under_way = [future for future in under_way if future not in over]
+            # What failed comes last: it ends the study.
+            for future in sorted(over, key=lambda future: future.exception() is not None):
                 journal.add(future.result())
                 progress.show(len(journal.records))
     finally:
@@ -72,10 +77,18 @@ def do_runs(
 
 
 def _begin(numbers: Any, cores: list[int]) -> None:
-    """Keeps a worker on one core."""
+    """Keeps a worker on one core, and lets it end with the study, even with a killed one."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     if cores:
         os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train(run: Run) -> dict[str, Any]:

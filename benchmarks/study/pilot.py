@@ -28,20 +28,20 @@ def fixed_by(records: dict[Run, Record], task: Task) -> str:
     """The target and, for each batch size, learning rate, steps, and milliseconds per step."""
     best = {size: _best_rate(records, task, size) for size in task.sizes}
     smaller = task.sizes[0]
-    target = _median_curve(records, task, smaller, best[smaller])[
-        math.ceil(TARGET_SHARE * NUM_EVALUATIONS) - 1
-    ]
+    middle = round(TARGET_SHARE * NUM_EVALUATIONS)  # counted from 1
+    around = _median_curve(records, task, smaller, best[smaller])[middle - 2 : middle + 1]
+    target = statistics.mean(around)
     lines = [f"{task.name}: target {target:.4f}"]
     for size in task.sizes:
         curve = _median_curve(records, task, size, best[size])
         good = [task.is_good(value, target) for value in curve]
-        share = (1 + good.index(True)) / NUM_EVALUATIONS if any(good) else math.inf
+        reached = (n for n in range(1, NUM_EVALUATIONS) if good[n - 1] and good[n])
+        num_steps = next(reached, math.inf) * smaller.num_steps / NUM_EVALUATIONS
         runs = [record for run, record in records.items() if _is_of(run, task, size)]
         step_ms = 1e3 * statistics.median(run["cpu_seconds"] for run in runs) / smaller.num_steps
         lines.append(
-            f"  batches of {size.batch_size}: rate {best[size]:g}, target after "
-            f"{share * smaller.num_steps:.0f} steps, so {share * smaller.num_steps / TARGET_SHARE:.0f}"
-            f" in all; {step_ms:.2f} ms; curve {curve}"
+            f"  batches of {size.batch_size}: rate {best[size]:g}, target after {num_steps:.0f} steps, "
+            f"so {num_steps / TARGET_SHARE:.0f} in all; {step_ms:.2f} ms per step; curve {curve}"
         )
     return "\n".join(lines)
 
@@ -50,9 +50,7 @@ def _is_of(run: Run, task: Task, size: Size) -> bool:
     return run.setting == Setting(task.name, size.batch_size, PILOT, 1)
 
 
-def _median_curve(
-    records: dict[Run, Record], task: Task, size: Size, rate: float
-) -> list[float]:
+def _median_curve(records: dict[Run, Record], task: Task, size: Size, rate: float) -> list[float]:
     setting = Setting(task.name, size.batch_size, PILOT, 1)
     curves = [records[Run(setting, rate, seed)]["quality"] for seed in PILOT_SEEDS]
     return [statistics.median(values) for values in zip(*curves, strict=True)]

@@ -52,9 +52,7 @@ def reset(model: Any, workload: Workload, seed: int, learning_rate: float) -> No
     model.optimizer.learning_rate = learning_rate
 
 
-def dataset_of(
-    workload: Workload, setting: plan.Setting, seed: int
-) -> keras_echo.EchoingPyDataset:
+def dataset_of(workload: Workload, setting: plan.Setting, seed: int) -> keras_echo.EchoingPyDataset:
     """The echoing dataset of a setting; what is read is the same for all settings of a seed."""
     before = setting.method == "example_before"
     echo, shuffle_buffer = {

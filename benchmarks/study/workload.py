@@ -31,9 +31,7 @@ class Workload:
     loss: Any
     score: Callable[[np.ndarray], float]
 
-    def passes(
-        self, batch_size: int, seed: int, *, augmented: bool
-    ) -> Callable[[], Any]:
+    def passes(self, batch_size: int, seed: int, *, augmented: bool) -> Callable[[], Any]:
         """A source: each call begins a pass over the training set in an order of its own.
 
         With the same seed, the order is the same whether or not the batches are augmented.
