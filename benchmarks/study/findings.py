@@ -9,11 +9,13 @@ if all do; none is if fewer than half of the comparisons are decided.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from study.plan import FACTORS, NO_ECHO, TASKS, Setting
 from study.summary import Row, Rows, Spread, unechoed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SHARE_TO_CONFIRM = 0.75
 LEAST_SHARE_DECIDED = 0.5

@@ -13,7 +13,6 @@ from study.plan import (
     PILOT_RATES,
     PILOT_SEEDS,
     TARGET_SHARE,
-    TASKS,
     Run,
     Setting,
     Size,
@@ -39,10 +38,11 @@ def fixed_by(records: dict[Run, Record], task: Task) -> str:
         num_steps = next(reached, math.inf) * smaller.num_steps / NUM_EVALUATIONS
         runs = [record for run, record in records.items() if _is_of(run, task, size)]
         step_ms = 1e3 * statistics.median(run["cpu_seconds"] for run in runs) / smaller.num_steps
-        lines.append(
-            f"  batches of {size.batch_size}: rate {best[size]:g}, target after {num_steps:.0f} steps, "
-            f"so {num_steps / TARGET_SHARE:.0f} in all; {step_ms:.2f} ms per step; curve {curve}"
-        )
+        lines += [
+            f"  batches of {size.batch_size}: rate {best[size]:g}, {step_ms:.2f} ms per step",
+            f"    target after {num_steps:.0f} steps, over 0.7: {num_steps / TARGET_SHARE:.0f}",
+            f"    curve {curve}",
+        ]
     return "\n".join(lines)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -13,7 +14,9 @@ from study import plan
 from study.detection import detection
 from study.images import digits, photographs
 from study.text import language_model, prose, sources
-from study.workload import Workload
+
+if TYPE_CHECKING:
+    from study.workload import Workload
 
 WORKLOADS = {
     "code": lambda: language_model(sources()),
@@ -73,6 +76,18 @@ def dataset_of(workload: Workload, setting: plan.Setting, seed: int) -> keras_ec
     )
 
 
+def batches_read(dataset: keras_echo.EchoingPyDataset) -> int:
+    """How many batches the stages behind the source took in, with what their buffers hold.
+
+    `stats().fresh_batches` doesn't count the examples in the buffer that were never used.
+    """
+    state = dataset.state_dict()
+    examples = state["examples"]
+    if examples is None:
+        return state["num_fresh"]
+    return math.ceil(examples["num_taken"] / examples["batch_size"])
+
+
 class Evaluations(keras.callbacks.Callback):
     """What was read and how good the model was, at the end of each epoch."""
 
@@ -86,7 +101,7 @@ class Evaluations(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this after the steps between two evaluations."""
         outputs = self.model.predict_on_batch(self._workload.validation)
-        self.fresh_batches.append(self._dataset.stats().fresh_batches)
+        self.fresh_batches.append(batches_read(self._dataset))
         self.quality.append(round(self._workload.score(outputs), 4))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -31,7 +33,9 @@ class Workload:
     loss: Any
     score: Callable[[np.ndarray], float]
 
-    def passes(self, batch_size: int, seed: int, *, augmented: bool) -> Callable[[], Any]:
+    def passes(
+        self, batch_size: int, seed: int, *, augmented: bool
+    ) -> Callable[[], Iterator[Batch]]:
         """A source: each call begins a pass over the training set in an order of its own.
 
         With the same seed, the order is the same whether or not the batches are augmented.
@@ -44,7 +48,7 @@ class Workload:
         orders, draws = np.random.default_rng(seed).spawn(2)
         x, y = self.train
 
-        def read() -> Any:
+        def read() -> Iterator[Batch]:
             order = orders.permutation(len(x))
             for start in range(0, len(x) - batch_size + 1, batch_size):
                 rows = order[start : start + batch_size]

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -91,7 +92,7 @@ def test_confirmed_is_three_quarters_of_what_was_decided():
     base = five(ONE, 0.5)
     for num_good, expected in ((4, "confirmed"), (3, "confirmed"), (2, "not confirmed")):
         made = [five(s, 0.2 if n < num_good else 0.8) for n, s in enumerate(settings)]
-        assert verdict(PAPER[0], *base, *sum(made, [])) == (expected, num_good, 4)
+        assert verdict(PAPER[0], *base, *itertools.chain(*made)) == (expected, num_good, 4)
 
 
 def test_settings_that_never_reached_the_target_are_worse_than_any_that_did():

@@ -1,13 +1,12 @@
 import keras
 import numpy as np
 import pytest
+from study import plan
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the study runs on JAX")
 
 
 def small(method, factor, seed=0):
-    from study import plan
-
     class Short(plan.Setting):
         num_steps = 6 * factor
         steps_between_evaluations = 2
@@ -22,23 +21,30 @@ def digits():
     return workload_of("digits")
 
 
-def test_a_run_on_a_used_model_equals_one_on_a_new_model(digits):
+@pytest.fixture(scope="module")
+def model(digits):
+    from study.training import compiled
+
+    return compiled(digits)
+
+
+def test_a_run_on_a_used_model_equals_one_on_a_new_model(digits, model):
     from study.training import compiled, train
 
-    used = compiled(digits)
-    train(digits, used, small("example_before", 2, seed=1))
-    again, fresh = (
-        train(digits, model, small("example_before", 2)) for model in (used, compiled(digits))
-    )
-    assert again == fresh
-    assert again != train(digits, used, small("example_before", 2, seed=2))
+    train(digits, model, small("example_before", 2, seed=1))
+    again = train(digits, model, small("example_before", 2))
+    weights = model.get_weights()
+    new = compiled(digits)
+    assert again == train(digits, new, small("example_before", 2))
+    for a, b in zip(weights, new.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again != train(digits, model, small("example_before", 2, seed=2))
 
 
-def test_evaluating_on_the_way_changes_nothing(digits):
-    from study.training import compiled, dataset_of, reset, train
+def test_evaluating_on_the_way_changes_nothing(digits, model):
+    from study.training import dataset_of, reset, train
 
     run = small("none", 1)
-    model = compiled(digits)
     train(digits, model, run)
     evaluated = model.get_weights()
     reset(model, digits, run.seed, run.learning_rate)
@@ -54,17 +60,18 @@ def test_all_settings_of_a_seed_read_the_same_examples(digits):
     assert not np.array_equal(batches[0][0], batches[1][0])
 
 
-def test_echoing_reads_fewer_batches(digits):
-    from study.training import compiled, train
+def test_echoing_reads_fewer_batches(digits, model):
+    from study.training import train
 
-    model = compiled(digits)
     fresh = {
         method: train(digits, model, small(method, 2))[0]
         for method in ("batch", "batch_shuffled", "example_after")
     }
     assert fresh["batch"] == [1, 2, 3, 4, 5, 6]
-    assert len(fresh["example_after"]) == 6
-    assert fresh["example_after"][0] >= 8  # the buffer
+    # What is in the buffers was read, too: batches of which each is there twice, and examples.
+    assert fresh["batch_shuffled"] == [n + plan.SHUFFLE_BUFFER_BATCHES // 2 for n in range(1, 7)]
+    assert fresh["example_after"][0] == plan.EXAMPLE_BUFFER_BATCHES
+    assert fresh["example_after"] == sorted(fresh["example_after"])
 
 
 def test_training_and_validation_share_no_region():
