@@ -14,12 +14,12 @@ import argparse
 import json
 from pathlib import Path
 
-from study import pilot, plan
+from study import findings, pilot, plan, summary
 from study.execution import do_runs
 from study.findings import OWN, PAPER, answer
 from study.journal import Journal
 from study.page import page
-from study.summary import KINDS, as_json, selected_rates, summarise
+from study.summary import KINDS, selected_rates, summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "study"
 
@@ -64,16 +64,12 @@ def report(journal: Journal, folder: Path) -> None:
         if any(setting.task == task.name for setting in rows["common"]):
             draw(task, rows["common"], journal.records, folder / f"{task.name}.png")
     results = {
-        "rows": {kind: as_json(rows[kind]) for kind in KINDS},
-        "findings": [
-            {
-                "statement": finding.statement,
-                "rule": finding.rule,
-                "of": "paper" if finding in PAPER else "own",
-                **{kind: answer(finding, rows[kind]).verdict for kind in KINDS},
-            }
-            for finding in (*PAPER, *OWN)
-        ],
+        kind: {
+            "rows": summary.as_json(rows[kind]),
+            "paper": [findings.as_json(asked, answer(asked, rows[kind])) for asked in PAPER],
+            "own": [findings.as_json(asked, answer(asked, rows[kind])) for asked in OWN],
+        }
+        for kind in KINDS
     }
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "index.md").write_text(page(rows, len(journal.records)))

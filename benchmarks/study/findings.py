@@ -9,7 +9,7 @@ if all do; none is if fewer than half of the comparisons are decided.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from study.plan import FACTORS, NO_ECHO, TASKS, Setting
 from study.summary import Row, Rows, Spread, unechoed
@@ -52,7 +52,15 @@ class Finding(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the study says of a finding."""
+    """What the study says of a finding.
+
+    Attributes:
+        verdict: "confirmed", "not confirmed" or "not tested".
+        num_holding: How many comparisons hold.
+        num_decided: How many hold or don't.
+        num_asked: How many there are.
+        comparisons: All of them.
+    """
 
     verdict: str
     num_holding: int
@@ -73,6 +81,26 @@ def answer(finding: Finding, rows: Rows) -> Answer:
     else:
         verdict = "not confirmed"
     return Answer(verdict, holding, len(decided), len(comparisons), comparisons)
+
+
+def as_json(finding: Finding, found: Answer) -> dict[str, Any]:
+    """An answer as JSON, with the settings for which the finding doesn't hold."""
+    return {
+        "statement": finding.statement,
+        "verdict": found.verdict,
+        "num_holding": found.num_holding,
+        "num_decided": found.num_decided,
+        "num_asked": found.num_asked,
+        "not_holding": [
+            {**comparison.setting._asdict(), "ratio": _finite(comparison.ratio)}
+            for comparison in found.comparisons
+            if comparison.holds is False
+        ],
+    }
+
+
+def _finite(ratio: float | None) -> float | None:
+    return None if ratio is None or math.isinf(ratio) else ratio
 
 
 def _less(setting: Setting, less: float, more: float) -> Comparison:

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from study.findings import OWN, PAPER, Answer, Comparison, Finding, answer
+from study.findings import OWN, PAPER, Answer, Finding, answer
 from study.plan import (
     EXAMPLE_BUFFER_BATCHES,
     METHOD_NAMES,
@@ -49,7 +49,7 @@ def page(rows: Mapping[Kind, Rows], num_runs: int) -> str:
     for task in TASKS.values():
         if any(setting.task == task.name for kind in KINDS for setting in rows[kind]):
             parts += [f"## {task.title}", _task(task, rows)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _head(num_runs: int) -> str:
@@ -77,7 +77,15 @@ def _findings(rows: Mapping[Kind, Rows]) -> str:
         for finding in findings:
             cells = " | ".join(_cell(answer(finding, rows[kind])) for kind in KINDS)
             lines.append(f"| {finding.statement} | {finding.rule} | {cells} |")
-        lines += [_exceptions(finding, rows) for finding in findings]
+    columns = [f"{name}, {kind}" for name in TASKS for kind in KINDS]
+    lines += [
+        "\n### Where they hold\n",
+        "How many of the decided comparisons hold, by workload and learning rate. Which ones don't "
+        "is in [results.json](results.json).\n",
+        f"| finding | {' | '.join(columns)} |",
+        "|---" + "|---:" * len(columns) + "|",
+        *(_by_workload(finding, rows) for finding in (*PAPER, *OWN)),
+    ]
     return "\n".join(lines)
 
 
@@ -89,26 +97,18 @@ def _cell(found: Answer) -> str:
     return f"**{found.verdict}**: {found.num_holding} of {found.num_decided}{ratio}{left_out}"
 
 
-def _exceptions(finding: Finding, rows: Mapping[Kind, Rows]) -> str:
-    """Where a finding doesn't hold, in words."""
-    parts = []
-    for kind in KINDS:
-        against = [
-            _name(comparison)
-            for comparison in answer(finding, rows[kind]).comparisons
-            if comparison.holds is False
-        ]
-        if against:
-            parts.append(f"{kind}: {'; '.join(against)}")
-    if not parts:
-        return ""
-    return f"\nAgainst “{finding.statement}” {'. '.join(parts)}."
-
-
-def _name(comparison: Comparison) -> str:
-    setting, ratio = comparison.setting, comparison.ratio
-    name = f"{setting.task} {setting.batch_size} {METHOD_NAMES[setting.method]} e={setting.factor}"
-    return name if ratio is None else f"{name} ({ratio:.2f})"
+def _by_workload(finding: Finding, rows: Mapping[Kind, Rows]) -> str:
+    """A row of the table that says where a finding holds."""
+    cells = []
+    for name in TASKS:
+        for kind in KINDS:
+            decided = [
+                comparison.holds
+                for comparison in answer(finding, rows[kind]).comparisons
+                if comparison.setting.task == name and comparison.holds is not None
+            ]
+            cells.append(f"{sum(decided)} of {len(decided)}" if decided else "")
+    return f"| {finding.statement} | {' | '.join(cells)} |"
 
 
 def _task(task: Task, rows: Mapping[Kind, Rows]) -> str:

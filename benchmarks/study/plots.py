@@ -78,7 +78,10 @@ def _fresh_over_factor(axes: Axes, task: Task, size: Size, rows: Rows) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks([1, *FACTORS], ["1", *map(str, FACTORS)])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    limits = axes.get_ylim()
+    ticks = [size.num_steps * size.batch_size / 2**n for n in range(7)]
+    axes.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.set_ylim(limits)
     axes.set_xlabel("echoing factor e")
     axes.set_ylabel("fresh examples to the target")
     axes.set_title(f"batches of {size.batch_size}: median and range", fontsize=9)

@@ -1,9 +1,10 @@
 import itertools
+import json
 import math
 
 import pytest
 from hand_made import reaching_at, record, setting
-from study import plan
+from study import findings, plan
 from study.findings import OWN, PAPER, answer
 from study.journal import run_of
 from study.page import page
@@ -178,3 +179,11 @@ def test_the_page_shows_what_was_not_reached():
     (row,) = [line for line in text.splitlines() if line.startswith("| example, before")]
     assert f"| 0 of 5 | {most} ({most} to {most}) |" in row
     assert "**not confirmed**: 0 of 1" in text
+
+
+def test_what_does_not_hold_is_named_as_json():
+    records = records_of(*five(ONE, 0.5), *five(BEFORE, 2))
+    found = answer(PAPER[0], summarise(records, ["digits"], "common"))
+    made = findings.as_json(PAPER[0], found)
+    assert made["not_holding"] == [{**BEFORE._asdict(), "ratio": None}]
+    json.dumps(made, allow_nan=False)
