@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: demo test test-protobuf6 lint docs bench clean
+.PHONY: demo test test-protobuf6 lint docs bench study clean
 
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
@@ -38,6 +38,9 @@ docs: $(VENV)/.dev  ## the pages, strictly, into site/
 
 bench: $(VENV)/.dev  ## the throughput figures in docs/ (half an hour on an idle machine)
 	$(BIN)/python benchmarks/throughput.py --json docs/benchmarks/throughput.json
+
+study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study/ (three quarters of an hour on two idle cores; goes on where it was)
+	$(BIN)/python benchmarks/echoing_study.py --jobs 2
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
