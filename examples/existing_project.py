@@ -4,8 +4,8 @@
     python existing_project.py --backend jax
 
 The project below was not written with echoing in mind: a `PyDataset` that reads over a network, a
-model that augments, and `fit`. `train` is what it was; `train_echoing` is what it becomes. All the
-rest of this file only compares the two, on a server whose bandwidth is limited.
+model, and `fit`. `train` is what it was; `train_echoing` is what it becomes. All the rest of this
+file only compares the two, on a server whose bandwidth is limited.
 """
 
 import argparse
@@ -68,19 +68,19 @@ class Digits(keras.utils.PyDataset):
 
 
 def build_model(num_steps: int) -> keras.Model:
-    """A small convolutional network; its first layers augment."""
+    """A small convolutional network."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
             layers.Rescaling(1 / 255),
-            layers.RandomTranslation(0.07, 0.07),
             layers.Conv2D(16, 3, activation="relu"),
             layers.MaxPooling2D(),
             layers.Conv2D(32, 3, activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
+            layers.Dropout(0.5),
             layers.Dense(64, activation="relu"),
             layers.Dense(10),
         ]
@@ -106,7 +106,7 @@ def train(digits, validation, epochs, log_dir, callbacks):
     )
 
 
-# The project with echoing. The model augments every copy anew, since it lies behind the echo.
+# The project with echoing.
 
 
 def train_echoing(digits, validation, epochs, log_dir, callbacks):
@@ -126,7 +126,7 @@ def train_echoing(digits, validation, epochs, log_dir, callbacks):
 
 # The comparison.
 
-GOAL = Goal("validation accuracy", 0.97)
+GOAL = Goal("validation accuracy", 0.96)
 
 
 def project(train: Callable[..., None]) -> str:
