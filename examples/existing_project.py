@@ -61,7 +61,7 @@ class Digits(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.urls)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple:
         with urllib.request.urlopen(self.urls[index], timeout=60) as response:
             batch = load(response.read())
         return batch["images"], batch["labels"].astype("int32")
@@ -131,8 +131,10 @@ GOAL = Goal("validation accuracy", 0.96)
 
 def project(train: Callable[..., None]) -> str:
     """The source of the whole project, with one of the two functions as its `train`."""
-    imports = "import keras\n" + "import keras_echo\n" * (train is train_echoing)
-    parts = (imports, *map(inspect.getsource, (Digits, build_model, train)))
+    imports = ["import urllib.request\n", "import keras", "from safetensors.numpy import load\n"]
+    if train is train_echoing:
+        imports.insert(2, "import keras_echo")
+    parts = ("\n".join(imports), *map(inspect.getsource, (Digits, build_model, train)))
     return "\n\n".join(parts).replace("train_echoing", "train")
 
 

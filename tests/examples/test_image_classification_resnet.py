@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_echo
+from keras_echo.demo.shards import write_shards
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "image_classification_resnet.py"
 LIBRARIES = ("keras_hub", "keras_cv")
@@ -68,13 +69,11 @@ def test_a_copy_runs_anywhere(tmp_path, library):
 def test_a_directory_of_shards_is_read(tmp_path):
     pytest.importorskip("keras_hub")
     rng = np.random.default_rng(0)
-    keras_echo_shards = {
+    digits = {
         "images": rng.integers(256, size=(80, 28, 28, 1)).astype(np.uint8),
         "labels": np.arange(80, dtype=np.uint8) % 10,
     }
-    from keras_echo.demo.shards import write_shards
-
-    assert write_shards(tmp_path / "mine", keras_echo_shards, 8) == 10
+    assert write_shards(tmp_path / "mine", digits, 8) == 10
     told = run_copy(tmp_path, "--data", "mine")
     assert "  60 steps" in told
 
@@ -134,13 +133,20 @@ def test_half_of_the_crops_are_mirrored(script):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_the_full_size_is_a_resnet_50(script, library):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the same on each backend, and slow to make on the others")
     pytest.importorskip(library)
     backbone = script.build_backbone(script.IMAGENET, library)
     assert backbone.output_shape == (None, 7, 7, 2048)
     assert backbone.count_params() == 23_561_152
-    layers = [*backbone._flatten_layers()]
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert len(norms) == 53
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_batch_norms_follow_within_ten_steps(script, library):
+    pytest.importorskip(library)
+    backbone = script.build_backbone(script.DIGITS, library)
+    assert backbone.output_shape == (None, 4, 4, 64)
+    norms = [x for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert {norm.momentum for norm in norms} == {0.9}
 
 
