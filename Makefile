@@ -12,7 +12,8 @@ TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
 
-test: $(VENV)/.dev $(BACKENDS:%=test-%)  ## the whole suite, once per backend
+test: $(VENV)/.dev  ## the whole suite, once per backend, two at a time
+	$(MAKE) --jobs=2 --output-sync=target $(BACKENDS:%=test-%)
 
 test-protobuf6: $(VENV)-protobuf6/.done  ## the reading of traces with protobuf 6, without a backend
 	$(TEST_ENVIRONMENT) $(VENV)-protobuf6/bin/python -m pytest tests/profiling
