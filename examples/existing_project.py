@@ -195,7 +195,7 @@ def main(options: argparse.Namespace) -> None:
         )
         bandwidth = files[0].stat().st_size / (options.slowdown * step_seconds)
         with serve(directory, 1e12 if options.data else bandwidth) as url:
-            read_seconds = measure_read(Digits(url, 0, num_training), 8)
+            read_seconds = measure_read(Digits(url, 0, num_training), min(8, num_training - 1))
             runs = []
             for name, function in (("without echoing", train), ("with echoing", train_echoing)):
                 logs = options.log_dir / name.replace(" ", "_")

@@ -293,7 +293,9 @@ def main(options: argparse.Namespace) -> None:
             bandwidth = files[0].stat().st_size / (options.slowdown * step_seconds)
             url = stack.enter_context(serve(directory, bandwidth))
             source = RemoteShards(url, num_training, as_batch)
-        read_seconds = measure_read(source, 8) / source.workers  # so many are read at a time
+        read_seconds = (
+            measure_read(source, min(8, len(source) - 1)) / source.workers
+        )  # so many are read at a time
         print(
             f"Backend {keras.backend.backend()}: a training step takes {1000 * step_seconds:.1f} "
             f"ms, reading a batch {1000 * read_seconds:.1f} ms."
