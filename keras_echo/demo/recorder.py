@@ -84,10 +84,10 @@ class Recorder(keras.callbacks.Callback):
         print()
 
     def run(self, adaptive: DataEchoCallback | None = None) -> Run:
-        """What was recorded, and what share of a step the callback last saw waiting."""
+        """What was recorded, and how long a step takes as the callback last measured it."""
         decisions = adaptive.decisions if adaptive else []
-        wait_fraction = decisions[-1].breakdown.wait_fraction if decisions else None
-        return Run(self._name, self._dataset.echo_factor, tuple(self._curve), wait_fraction)
+        step_seconds = decisions[-1].breakdown.downstream_seconds if decisions else None
+        return Run(self._name, self._dataset.echo_factor, tuple(self._curve), step_seconds)
 
     @property
     def _fresh_batches(self) -> int:

@@ -71,14 +71,13 @@ class Run:
         name: How to call it in the middle of a sentence, such as "with echoing".
         factor: Its echoing factor, at the end.
         curve: Its evaluations in the order of time.
-        wait_fraction: The share of its step time that the last profiled window waited for data, if
-            there was one.
+        step_seconds: What a training step takes whose batch is there, if that was measured.
     """
 
     name: str
     factor: float
     curve: tuple[Point, ...]
-    wait_fraction: float | None = None
+    step_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not self.curve:
@@ -96,6 +95,17 @@ class Run:
             first = Point(0.0, 0, 0, 0.0)
         return (last.steps - first.steps) / max(last.seconds - first.seconds, _INSTANT)
 
+    @property
+    def training_share(self) -> float | None:
+        """The share of the time that was spent in training steps, if known.
+
+        The rest went into waiting for data, evaluation, compilation and profiling.
+        """
+        if self.step_seconds is None:
+            return None
+        last = self.curve[-1]
+        return min(1.0, last.steps * self.step_seconds / max(last.seconds, _INSTANT))
+
 
 def table(runs: Sequence[Run], goal: Goal, ratio: float) -> str:
     """Compares runs by what they needed to reach a goal.
@@ -108,7 +118,7 @@ def table(runs: Sequence[Run], goal: Goal, ratio: float) -> str:
     Returns:
         Lines of plain text: a heading, a row for each run, a sentence for each run but the first.
     """
-    head = ("run", "factor", "seconds", "fresh batches", "steps", "steps/s", "waiting", "best")
+    head = ("run", "factor", "seconds", "fresh batches", "steps", "steps/s", "training", "best")
     rows = [head, *(_row(run, goal) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -134,8 +144,9 @@ def _row(run: Run, goal: Goal) -> tuple[str, ...]:
         if point
         else ("not reached", "-", "-")
     )
-    waiting = "-" if run.wait_fraction is None else f"{run.wait_fraction:.0%}"
-    rates = f"{run.steps_per_second:.1f}", waiting, goal.shown(goal.best(run))
+    share = run.training_share
+    training = "-" if share is None else f"{share:.0%}"
+    rates = f"{run.steps_per_second:.1f}", training, goal.shown(goal.best(run))
     return (run.name, f"{run.factor:.1f}", *needed, *rates)
 
 
