@@ -11,7 +11,6 @@ the same model, seed and learning rates, and end at the same average precision.
 import argparse
 import contextlib
 import dataclasses
-import io
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -46,14 +45,15 @@ from safetensors.numpy import load_file
 import keras_echo
 from keras_echo.demo.digits import NUM_TRAINING, load_digits
 from keras_echo.demo.plot import plot
+from keras_echo.demo.precision import Precision, average_precision
 from keras_echo.demo.recorder import Recorder, measure_read, measure_step
 from keras_echo.demo.report import Goal, Run, table
+from keras_echo.demo.scenes import load_photographs, paste_digits
 from keras_echo.demo.shards import RemoteShards, write_shards
 from keras_echo.demo.store import serve
 from keras_echo.tensorboard.writer import EventWriter
 
 SEED = 0
-KNOWN, NEW = slice(NUM_TRAINING), slice(NUM_TRAINING, None)  # digits for training, for validation
 # Images (batch, side, side, 3) uint8; "boxes" (batch, most, 4) as left, top, right, bottom in
 # pixels and "labels" (batch, most), both float32. Where an image has fewer boxes, -1 stands.
 Batch = tuple[np.ndarray, dict[str, np.ndarray]]
@@ -121,56 +121,11 @@ DIGITS = Task(True, 64, 8, 10, crop_and_colour, 8, 1e-3, 400, 50, Goal("AP50", 0
 COCO = Task(False, 640, 64, 80, flip_crop_and_colour, 16, 1e-4, 90_000, 1000, Goal("AP50", 0.5))
 
 
-def paste_digits(num: int, side: int, digits: Any, photographs: Any, seed: int) -> dict[str, Any]:
-    """Makes images with up to six digits that don't overlap, on a part of a photograph each.
-
-    Args:
-        num: How many images.
-        side: Of them, in pixels.
-        digits: MNIST's images of 28x28 pixels, and their labels.
-        photographs: Images to cut the backgrounds from.
-        seed: Of all that is random.
-
-    Returns:
-        Arrays as in a `Batch`. A digit's box is that of MNIST's image, scaled to 18..26 pixels.
-    """
-    rng, most = np.random.default_rng(seed), 6
-    images = np.empty((num, side, side, 3), np.uint8)
-    boxes, labels = np.full((num, most, 4), -1.0, np.float32), np.full((num, most), -1.0, np.float32)
-    for i in range(num):
-        photograph = photographs[rng.integers(len(photographs))]
-        y, x = (rng.integers(length - side + 1) for length in photograph.shape[:2])
-        images[i] = photograph[y : y + side, x : x + side] // 2  # dark: the digits are bright
-        is_free, count = np.ones((side, side), bool), 0
-        for _ in range(20):  # tries to find a place
-            which, size = rng.integers(len(digits[0])), rng.integers(18, 27)
-            y, x = rng.integers(side - size + 1, size=2)
-            place = np.s_[y : y + size, x : x + size]
-            if count < most and is_free[place].all():
-                is_free[place] = False
-                pixels = np.arange(size) * 28 // size
-                ink = digits[0][which][np.ix_(pixels, pixels)] / 255
-                images[i][place] = (1 - ink) * images[i][place] + ink * rng.uniform(160, 255, 3)
-                boxes[i, count], labels[i, count] = (x, y, x + size, y + size), digits[1][which]
-                count += 1
-    return {"images": images, "boxes": boxes, "labels": labels}
-
-
-def load_photographs() -> list[np.ndarray]:
-    """The colour photographs that ship inside scikit-image and scikit-learn, at half their size."""
-    import skimage.data
-    from sklearn.datasets import load_sample_images
-
-    names = ("astronaut", "rocket", "chelsea", "coffee")
-    whole = [getattr(skimage.data, name)() for name in names]
-    whole = [skimage.data.stereo_motorcycle()[0], *load_sample_images().images, *whole]
-    return [np.asarray(Image.fromarray(image).reduce(2)) for image in whole]
-
-
 def write_digits(directory: str, batch_size: int, num_training: int, num_validation: int) -> None:
     """Writes shards for training, then for validation: no digit and no photograph is in both."""
     photographs, (images, labels) = load_photographs(), load_digits(seed=SEED)
-    known, new = ((images[part], labels[part]) for part in (KNOWN, NEW))
+    known = images[:NUM_TRAINING], labels[:NUM_TRAINING]
+    new = images[NUM_TRAINING:], labels[NUM_TRAINING:]
     side, whole = DIGITS.side, DIGITS.side + DIGITS.margin
     training = paste_digits(num_training, whole, known, photographs[:-2], seed=1)
     validation = paste_digits(num_validation, side, new, photographs[-2:], seed=2)
@@ -241,7 +196,7 @@ class BestBoxes(keras.layers.Layer):
     """Decides which of a RetinaNet's boxes count, on all backends alike.
 
     A box is dropped if it overlaps with one that is more certain, whether that one is dropped or
-    not (Fast NMS; Bolya, Zhou, Xiao, Lee, *YOLACT*, arXiv 1904.02689, section 3.3... ).
+    not ("Fast NMS" in Bolya, Zhou, Xiao, Lee, *YOLACT*, arXiv 1904.02689).
     """
 
     bounding_box_format = "xyxy"
@@ -350,9 +305,7 @@ def keras_cv_retinanet(task: Task) -> keras.Model:
     model = keras_cv.models.RetinaNet(
         resnet, task.num_classes, "xyxy", prediction_decoder=BestBoxes(), **parts
     )
-    model.compile(
-        box_loss="huber", classification_loss="focal", optimizer=_optimizer(task)
-    )
+    model.compile(box_loss="huber", classification_loss="focal", optimizer=_optimizer(task))
     return model
 
 
@@ -384,50 +337,26 @@ def augmentation(task: Task, library: str) -> Callable[..., Batch]:
     return augment
 
 
-def average_precision(model: keras.Model, validation: Sequence[Batch]) -> dict[str, float]:
-    """COCO's average precision, of boxes that overlap by 50 % ("AP50"), and by 50 to 95 % ("AP")."""
-    from pycocotools.coco import COCO as Truth
-    from pycocotools.cocoeval import COCOeval
+def evaluator(model: keras.Model, validation: Sequence[Batch]) -> Callable[..., Precision]:
+    """Makes a function that returns the model's average precision."""
+    # Without the model's own `predict`, which decodes boxes in ways that fail on some backends.
+    heads = keras.Model(model.inputs, model.output)
 
-    there, found, num = [], [], 0
-    for i in range(len(validation)):
-        images, targets = validation[i]
-        scenes, num = num + np.arange(len(images)), num + len(images)
-        there.append(_rows(scenes, targets["boxes"], targets["labels"], targets["labels"]))
-        guess = model.predict_on_batch((images / 255).astype(np.float32))
-        guess = {name: keras.ops.convert_to_numpy(array) for name, array in guess.items()}
-        found.append(_rows(scenes, guess["boxes"], guess["confidence"], guess["labels"]))
-    there, found = np.concatenate(there), np.concatenate(found)
-    found = found[found[:, 5] > 0.01]
-    if not len(found):
-        return {"AP": 0.0, "AP50": 0.0}
-    truth = Truth()
-    truth.dataset = {
-        "images": [{"id": i} for i in range(num)],
-        "categories": [{"id": i} for i in np.unique(there[:, 6]).tolist()],
-        "annotations": [
-            # From 1 on: pycocotools takes 0 for "no box".
-            {"id": i, "image_id": row[0], "category_id": row[6], "bbox": row[1:5],
-             "area": row[3] * row[4], "iscrowd": 0}
-            for i, row in enumerate(there[there[:, 5] >= 0].tolist(), start=1)
-        ],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {"AP": float(evaluation.stats[0]), "AP50": float(evaluation.stats[1])}
+    def evaluate() -> Precision:
+        truth, found = [], []
+        for i in range(len(validation)):
+            images, targets = validation[i]
+            images = (images / 255).astype(np.float32)
+            boxes = model.decode_predictions(heads.predict_on_batch(images), images)
+            truth.append(targets)
+            found.append({name: keras.ops.convert_to_numpy(boxes[name]) for name in boxes})
+        return average_precision(*map(_joined, (truth, found)))
+
+    return evaluate
 
 
-def _rows(scenes: np.ndarray, boxes: Any, confidence: Any, labels: Any) -> np.ndarray:
-    """Rows of pycocotools: image, left, top, width, height, confidence, category."""
-    num = boxes.shape[1]
-    sizes = boxes[..., 2:] - boxes[..., :2]
-    columns = (scenes[:, None].repeat(num, 1)[..., None], boxes[..., :2], sizes,
-               confidence[..., None], labels[..., None])
-    return np.concatenate(columns, axis=-1).reshape(-1, 7).astype(np.float64)
+def _joined(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def train(
@@ -450,21 +379,17 @@ def train(
     ):
         # Starts at factor 1; with adapt=False it stays there and only measures.
         echo = keras_echo.DataEchoCallback(dataset, logs / "keras_echo", adapt=adapt)
-        results: list[dict[str, float]] = []
-
-        def evaluate(model: keras.Model, logs: dict[str, Any]) -> float:
-            results.append(average_precision(model, validation))
-            return results[-1]["AP50"]
-
-        progress = Recorder(name, task.goal, dataset, evaluate, writer)
+        model = build_model(task, options.library)
+        evaluate = evaluator(model, validation)
+        progress = Recorder(name, task.goal, dataset, lambda *_: evaluate().ap50, writer)
         keras.Model.fit(  # and not model.fit: that of KerasHub's tasks takes no PyDataset
-            build_model(task, options.library),
+            model,
             dataset,
             epochs=task.num_steps // task.steps_per_epoch,
             verbose=0,
             callbacks=[echo, progress],
         )
-        print(f"AP over all overlaps: {results[-1]['AP']:.3f}")
+        print(f"{name:>18}: AP {evaluate().ap:.3f} over all overlaps")
         return progress.run(echo)
 
 
@@ -482,7 +407,9 @@ def main(options: argparse.Namespace) -> None:
         else:
             directory = options.data or stack.enter_context(tempfile.TemporaryDirectory())
             if options.data is None:
-                write_digits(directory, task.batch_size, *((80, 16) if options.quick else (2400, 128)))
+                write_digits(
+                    directory, task.batch_size, *((80, 16) if options.quick else (2400, 128))
+                )
             source = Shards(Path(directory, "train"), workers=4)
             validation = Shards(Path(directory, "validation"))
         batch = augmentation(task, options.library)(source[0], np.random.default_rng(SEED))
