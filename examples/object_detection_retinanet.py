@@ -340,14 +340,17 @@ def augmentation(task: Task, library: str) -> Callable[..., Batch]:
 def evaluator(model: keras.Model, validation: Sequence[Batch]) -> Callable[..., Precision]:
     """Makes a function that returns the model's average precision."""
     # Without the model's own `predict`, which decodes boxes in ways that fail on some backends.
-    heads = keras.Model(model.inputs, model.output)
+    heads = keras.Model(model.inputs[0], model.output)
 
     def evaluate() -> Precision:
         truth, found = [], []
         for i in range(len(validation)):
             images, targets = validation[i]
-            images = (images / 255).astype(np.float32)
-            boxes = model.decode_predictions(heads.predict_on_batch(images), images)
+            images = keras.ops.convert_to_tensor((images / 255).astype(np.float32))
+            guesses = keras.tree.map_structure(
+                keras.ops.convert_to_tensor, heads.predict_on_batch(images)
+            )
+            boxes = model.decode_predictions(guesses, images)
             truth.append(targets)
             found.append({name: keras.ops.convert_to_numpy(boxes[name]) for name in boxes})
         return average_precision(*map(_joined, (truth, found)))
