@@ -77,7 +77,7 @@ def crop_and_colour(batch: Batch, rng: np.random.Generator, side: int) -> Batch:
     images = np.stack([image[y : y + side, x : x + side] for image, (x, y) in parts])
     moved = targets["boxes"] - np.tile(corners, 2)[:, None]
     boxes = moved.clip(0, side)
-    there = (targets["labels"] >= 0) & (_areas(boxes) >= _areas(moved) / 2)
+    there = (targets["labels"] >= 0) & (_areas(boxes) >= _areas(moved) / 2) & (_areas(moved) > 0)
     targets = {
         "boxes": np.where(there[..., None], boxes, -1).astype(np.float32),
         "labels": np.where(there, targets["labels"], -1).astype(np.float32),
@@ -227,7 +227,7 @@ def keras_hub_retinanet(task: Task) -> keras.Model:
         pyramid = keras.Model(resnet.inputs, {"P3": resnet.pyramid_outputs["P3"]})
         smooth = keras.layers.Conv2D(64, 3, padding="same", activation="relu")
         backbone = keras.Model(images, {"P3": smooth(pyramid(images)["P3"])})
-        anchors = keras_hub.layers.AnchorGenerator("xyxy", 3, 3, 2, [1.0], anchor_size=2.25)
+        anchors = keras_hub.layers.AnchorGenerator("xyxy", 3, 3, 2, [1.0], anchor_size=2.75)
     else:
         resnet = models.ResNetBackbone.from_preset("resnet_50_imagenet")
         pyramid = models.RetinaNetBackbone(resnet, min_level=3, max_level=7, use_p5=False)
@@ -295,7 +295,7 @@ def keras_cv_retinanet(task: Task) -> keras.Model:
             "classification_head": head(2 * task.num_classes, prior, num_conv_layers=1),
             "box_head": head(2 * 4, keras.initializers.Zeros(), num_conv_layers=1),
             "anchor_generator": keras_cv.layers.AnchorGenerator(
-                "xyxy", sizes=[18.0], scales=[1.0, 1.4], aspect_ratios=[1.0], strides=[8]
+                "xyxy", sizes=[22.0], scales=[1.0, 1.4], aspect_ratios=[1.0], strides=[8]
             ),
         }
     else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_DIGITS = 6
 _TRIES = 20
-_SIDES = 18, 26  # of a digit's box, the shortest and the longest, in pixels
+_SIDES = 22, 30  # of a digit's box, the shortest and the longest, in pixels
 
 
 def load_photographs() -> list[NDArray[np.uint8]]:
