@@ -178,7 +178,7 @@ def coco(script, tmp_path):
 
 
 def _consistent(example):
-    """The mock draws how many boxes there are for each of their features, and corners in any order."""
+    """Mocked features of boxes have different lengths, and corners come in any order."""
     num = min(map(len, example["objects"].values()))
     objects = {name: array[:num] for name, array in example["objects"].items()}
     corners = np.sort(objects["bbox"].reshape(num, 2, 2), axis=1)
