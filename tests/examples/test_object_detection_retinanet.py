@@ -145,7 +145,7 @@ def test_models_begin_with_background_and_bear_empty_images(script, library):
     model = script.build_model(script.DIGITS, library)
     rng = np.random.default_rng(0)
     images, targets = script.augmentation(script.DIGITS, library)(squares(rng, 4, 72), rng)
-    outputs = model(images)
+    outputs = model(images if library == "keras_hub" else {"images": images})
     logits = outputs["cls_logits" if library == "keras_hub" else "classification"]
     shares = 1 / (1 + np.exp(-keras.ops.convert_to_numpy(logits)))
     assert shares.shape == (4, 8 * 8 * 2, 10)
