@@ -1,48 +1,22 @@
 """The change to an existing project: small, documented as it is, and it works."""
 
-import importlib.util
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import keras
 import pytest
-
-import keras_echo
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "existing_project.py"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[SCRIPT.stem] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[SCRIPT.stem]
-
-
 @pytest.mark.timeout(240)
-def test_a_copy_runs_anywhere(tmp_path):
+def test_a_copy_runs_anywhere(tmp_path, run_copy):
     pytest.importorskip("mlxtend")
-    copy = shutil.copy(SCRIPT, tmp_path)
-    done = subprocess.run(
-        [sys.executable, copy, "--quick", "--backend", keras.backend.backend(), "--log-dir", "l"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(keras_echo.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=220,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "+import keras_echo\n" in done.stdout
-    rows = re.findall(r"^(without|with) echoing +([\d.]+)", done.stdout, re.MULTILINE)
+    told = run_copy("--log-dir", "l")
+    assert "+import keras_echo\n" in told
+    rows = re.findall(r"^(without|with) echoing +([\d.]+)", told, re.MULTILINE)
     assert [name for name, _ in rows] == ["without", "with"]
     assert float(rows[0][1]) == 1.0
     assert (tmp_path / "l" / "validation_accuracy.png").stat().st_size > 10_000

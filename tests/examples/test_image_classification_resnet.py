@@ -1,12 +1,7 @@
 """The ResNet example: a stranger's copy runs, and its data and models are what it says."""
 
 import dataclasses
-import importlib.util
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -15,37 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import keras_echo
 from keras_echo.demo.shards import write_shards
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "image_classification_resnet.py"
 LIBRARIES = ("keras_hub", "keras_cv")
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[SCRIPT.stem] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[SCRIPT.stem]
-
-
-def run_copy(directory, *arguments):
-    copy = shutil.copy(SCRIPT, directory)
-    package = Path(keras_echo.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, copy, "--quick", "--backend", keras.backend.backend(), *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(package)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
 
 
 def write_own_shards(directory):
@@ -58,12 +26,12 @@ def write_own_shards(directory):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_copy_runs_anywhere(tmp_path, library):
+def test_a_copy_runs_anywhere(tmp_path, run_copy, library):
     pytest.importorskip(library)
     write_own_shards(tmp_path / "mine")
     # One of the two reads from the slow server, the other from a directory.
     data = ["--data", "mine"] if library == "keras_cv" else []
-    told = run_copy(tmp_path, "--library", library, "--log-dir", "logs", *data)
+    told = run_copy("--library", library, "--log-dir", "logs", *data)
     assert f"Backend {keras.backend.backend()}: a training step takes" in told
     rows = re.findall(r"^(without|adaptive) echoing +([\d.]+)", told, re.MULTILINE)
     assert [name for name, _ in rows] == ["without", "adaptive"]

@@ -1,12 +1,7 @@
 """The language model example: a stranger's copy runs, and its data are what it says."""
 
 import dataclasses
-import importlib.util
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -25,39 +20,18 @@ TEXT = "def f(x):\n    return x  # ∂x, Größe, 木\n"
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("language_model", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["language_model"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["language_model"]
-
-
-@pytest.fixture(scope="module")
 def tokenizer(script):
     return script.trained_tokenizer([TEXT] * 10, 300)
 
 
 @pytest.mark.timeout(240)
-def test_a_copy_runs_anywhere(tmp_path):
-    copy = shutil.copy(SCRIPT, tmp_path)
-    package = Path(keras_echo.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, copy, "--quick", "--log-dir", "logs"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(package)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    rows = re.findall(r"^(without|adaptive) echoing +([\d.]+)", done.stdout, re.MULTILINE)
+def test_a_copy_runs_anywhere(tmp_path, run_copy):
+    told = run_copy("--log-dir", "logs")
+    rows = re.findall(r"^(without|adaptive) echoing +([\d.]+)", told, re.MULTILINE)
     assert [name for name, _ in rows] == ["without", "adaptive"]
     assert float(rows[0][1]) == 1.0
-    assert re.search(r"R = \d", done.stdout), done.stdout
-    assert "DataEchoCallback" in done.stdout
+    assert re.search(r"R = \d", told), told
+    assert "DataEchoCallback" in told
     assert (tmp_path / "logs" / "bits_per_byte.png").stat().st_size > 10_000
     for run in ("without_echoing", "adaptive_echoing"):
         assert list((tmp_path / "logs" / run).glob("events.out.tfevents.*"))

@@ -1,12 +1,7 @@
 """The RetinaNet example: a stranger's copy runs, and its data and models are what it says."""
 
 import dataclasses
-import importlib.util
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -15,42 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import keras_echo
-
 SCRIPT = Path(__file__).parents[2] / "examples" / "object_detection_retinanet.py"
 LIBRARIES = ("keras_hub", "keras_cv")
 for package in ("skimage", "pycocotools"):
     pytest.importorskip(package)
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[SCRIPT.stem] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[SCRIPT.stem]
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_copy_runs_anywhere(tmp_path, library):
+def test_a_copy_runs_anywhere(tmp_path, run_copy, library):
     pytest.importorskip(library)
-    copy, backend = shutil.copy(SCRIPT, tmp_path), keras.backend.backend()
-    arguments = ("--quick", "--backend", backend, "--library", library, "--log-dir", "logs")
-    done = subprocess.run(
-        [sys.executable, copy, *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(keras_echo.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert f"Backend {backend}: a training step takes" in done.stdout
-    rows = re.findall(r"^(without|adaptive) echoing +([\d.]+)", done.stdout, re.MULTILINE)
+    told = run_copy("--library", library, "--log-dir", "logs")
+    assert f"Backend {keras.backend.backend()}: a training step takes" in told
+    rows = re.findall(r"^(without|adaptive) echoing +([\d.]+)", told, re.MULTILINE)
     assert [name for name, _ in rows] == ["without", "adaptive"]
     assert float(rows[0][1]) == 1.0
     logs = tmp_path / "logs"
