@@ -205,10 +205,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         if step < self._schedule.next_step and not has_changed:
             return
         running_seconds = time.perf_counter() - self._begun_seconds
-        num_ready_calls, num_calls = self._schedule.num_calls(
-            step, running_seconds, has_changed or not self._is_settled
-        )
-        if not num_calls:
+        is_urgent = has_changed or not self._is_settled
+        calls = self._schedule.calls(step, running_seconds, is_urgent)
+        if calls is None:
             return
         _recording[threading.get_ident()] = self
         self._window = Window(
@@ -218,23 +217,21 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._factor,
             self._synchronize,
             step,
-            num_ready_calls,
-            num_calls,
+            calls,
             self._steps_per_call(),
         ).record()
         self._advance(self._window)
 
     def _advance(self, window: Generator[None, None, Measurement]) -> None:
-        started = time.perf_counter()
         try:
             next(window)
         except StopIteration as done:
             self._window = None
             self._decide(done.value)
-            self._schedule.spent(time.perf_counter() - started)
 
     def _decide(self, measured: Measurement) -> None:
-        breakdown, problem = measured
+        breakdown, problem, held_seconds = measured
+        self._schedule.spent(held_seconds)
         self._history.append(breakdown)
         previous = self._factor.value
         step = self._first_step + self._last_batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 BUDGET = 0.005
 """Share of the training time that windows may take, those apart that are urgent."""
@@ -19,6 +20,22 @@ NUM_COLD = 3
 NUM_READY = 5
 """Calls that tell what a step takes which never waits."""
 
+_NUM_READY_CALLS = NUM_COLD + NUM_READY
+
+
+class Calls(NamedTuple):
+    """How many calls of the train function a window has, in their order.
+
+    Attributes:
+        ready_before: Without a wait and without the profiler; `NUM_COLD` more than count.
+        traced: As they come, in the trace.
+        ready_after: Like `ready_before`. A window has one or the other, or neither.
+    """
+
+    ready_before: int
+    traced: int
+    ready_after: int
+
 
 class Schedule:
     """Decides before each call of the train function whether a window opens there.
@@ -26,6 +43,10 @@ class Schedule:
     Windows lie within an epoch, since validation and whatever else happens between two epochs is
     no part of a step. The first window of a `fit()` opens after the warm-up. A later one is left
     out where windows have taken more than their share of the time (`BUDGET`), unless it is urgent.
+
+    In the first window the calls without a wait come first: they belong to the warm-up, in which
+    batches lie ready anyway. In later ones they follow the trace, which would otherwise show how
+    the batches are used up that were put aside for them.
 
     Args:
         warmup_steps: Optimizer steps at the beginning of a `fit()` without a window.
@@ -45,7 +66,6 @@ class Schedule:
         self._spent_seconds = 0.0
         self._epoch_end = math.inf
         self._steps_per_call = 1
-        self._num_ready_calls = 0
         self._warm_step = 0
         self.next_step = math.inf
 
@@ -55,9 +75,6 @@ class Schedule:
         self._is_repeating = False
         self._spent_seconds = 0.0
         self._steps_per_call = steps_per_call
-        # They belong to the warm-up. Where it's too short for them, there are none.
-        num_possible = self._warmup_steps // steps_per_call
-        self._num_ready_calls = NUM_COLD + NUM_READY if num_possible >= NUM_COLD + NUM_READY else 0
         self._warm_step = step + self._warmup_steps
         self.next_step = step + self._lead
 
@@ -71,11 +88,10 @@ class Schedule:
         self._epoch_end = step + num_steps
         if step >= self.next_step or (self._profile_freq is None and not self._is_first):
             # Not at once: readers and device have only begun. But not so late that it's cut off.
-            ready_steps = self._num_ready_calls * self._steps_per_call
-            room = max(0, num_steps - ready_steps - self._profile_steps - self._steps_per_call)
-            self.next_step = step + min(self._lead, room)
+            room = num_steps - self._ready_steps - self._profile_steps - self._steps_per_call
+            self.next_step = step + min(self._lead, max(0, room))
 
-    def num_calls(self, step: int, seconds: float, is_urgent: bool) -> tuple[int, int]:
+    def calls(self, step: int, seconds: float, is_urgent: bool) -> Calls | None:
         """Decides on a window that would open now.
 
         Args:
@@ -84,26 +100,29 @@ class Schedule:
             is_urgent: Whether something has changed.
 
         Returns:
-            How many calls it is to have, ready ones and those in the trace; none for no window.
+            The calls that it is to have; None for no window.
         """
         wanted = max(FEWEST_CALLS, math.ceil(self._profile_steps / self._steps_per_call))
         # One call more must follow in the epoch: where it begins is where the window's last ends.
-        possible = min(
-            wanted + self._num_ready_calls, (self._epoch_end - step - 1) // self._steps_per_call
-        )
+        left = (self._epoch_end - step - 1) / self._steps_per_call
+        possible = int(min(wanted + _NUM_READY_CALLS, left))
         if possible < FEWEST_CALLS:
             self.next_step = self._epoch_end
-            return 0, 0
-        ready = self._num_ready_calls if possible >= self._num_ready_calls + FEWEST_CALLS else 0
-        if ready == 0 and step < self._warm_step:
+            return None
+        num_ready = _NUM_READY_CALLS if possible >= _NUM_READY_CALLS + FEWEST_CALLS else 0
+        is_warming_up = step < self._warm_step
+        if is_warming_up and not num_ready:
             self.next_step = self._warm_step
-            return 0, 0
-        self.next_step = math.inf if self._profile_freq is None else step + self._profile_freq
+            return None
+        self.next_step = max(step, self._warm_step) + (self._profile_freq or math.inf)
         is_urgent = is_urgent or self._is_first or self._is_repeating
         if not is_urgent and self._spent_seconds > BUDGET * seconds:
-            return 0, 0
+            return None
+        num_after = 0 if self._is_first else num_ready
         self._is_first = self._is_repeating = False
-        return ready, int(min(wanted, possible - ready))
+        if is_warming_up:
+            return Calls(num_ready, min(wanted, possible - num_ready), 0)
+        return Calls(0, min(wanted, possible - num_after), num_after)
 
     def repeat(self, step: int) -> None:
         """Asks for the next window at once."""
@@ -115,8 +134,14 @@ class Schedule:
         self._spent_seconds += seconds
 
     @property
+    def _ready_steps(self) -> int:
+        return _NUM_READY_CALLS * self._steps_per_call
+
+    @property
     def _lead(self) -> int:
-        return self._warmup_steps - self._num_ready_calls * self._steps_per_call
+        """Steps before a window: the warm-up, of which those without a wait may be the end."""
+        is_overlapping = self._is_first and self._warmup_steps >= self._ready_steps
+        return self._warmup_steps - (self._ready_steps if is_overlapping else 0)
 
 
 class ReadingWatch:

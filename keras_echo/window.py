@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,8 @@ from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze_file
 from keras_echo.profiling.breakdown import STARVED
 from keras_echo.profiling.result import StepBreakdown, from_counters
-from keras_echo.schedule import NUM_COLD
+from keras_echo.profiling.xspace import TraceError
+from keras_echo.schedule import NUM_COLD, Calls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,23 +36,25 @@ class Measurement(NamedTuple):
     Attributes:
         breakdown: What a step and its input cost.
         problem: Why this comes from counters, where it doesn't come from a trace.
+        held_seconds: How long the profiler and its trace kept training from going on.
     """
 
     breakdown: StepBreakdown
     problem: str | None
+    held_seconds: float
 
 
 @dataclass
 class Window:
-    """First calls without a wait and without the profiler, then calls as they come, with it.
+    """Calls as they come, with the profiler, and calls without a wait and without the profiler.
 
-    The first tell what a step costs, t_downstream. A step that follows a wait is slower than one
+    The former are the trace: what training waits, and what reading takes.
+
+    The latter tell what a step costs, t_downstream. A step that follows a wait is slower than one
     that doesn't, and so is one that is profiled; on a CPU up to twice. So training pauses until
     batches have been put aside, and goes through them. Where it starves the pause costs nothing:
     what limits a starving training are the readers, and they go on. Where it doesn't, batches lie
     ready and there is no pause.
-
-    The second are the trace: what training waits, and what reading takes.
 
     Attributes:
         tracer: Records it.
@@ -60,8 +63,7 @@ class Window:
         factor: The echoing factor.
         synchronize: Waits until the device has done all that it was given.
         step: The number of the first optimizer step.
-        num_ready_calls: Calls of the train function without a wait, `NUM_COLD` more than count.
-        num_calls: Calls in the trace.
+        calls: How many calls of the train function are to be of which kind.
         steps_per_call: Optimizer steps in each of them.
         clock: Seconds, as `time.perf_counter`, by which the dataset dates its reads.
     """
@@ -72,11 +74,12 @@ class Window:
     factor: EchoFactor
     synchronize: Callable[[], None]
     step: int
-    num_ready_calls: int
-    num_calls: int
+    calls: Calls
     steps_per_call: int = 1
     clock: Callable[[], float] = time.perf_counter
     _ready_steps: tuple[int, float] | None = field(default=None, init=False)
+    _problem: str | None = field(default=None, init=False)
+    _held_seconds: float = field(default=0.0, init=False)
 
     def record(self) -> Generator[None, None, Measurement]:
         """Records it; to be advanced before each of the calls, and once behind the last.
@@ -86,33 +89,53 @@ class Window:
         Returns:
             The measurement, as the generator's value.
         """
-        if self.probe is not None and self.num_ready_calls > NUM_COLD:
-            yield from self._without_waits(self.probe)
-        factor, opened = self.factor.value, self.clock()
-        problem = self._start()
         try:
+            yield from self._without_waits(self.calls.ready_before)
+            factor, opened = self.factor.value, self.clock()
+            with self._holding():
+                self.tracer.start(self.logdir)
             with self._marking():
                 waited_seconds = self._waited_seconds()
-                seconds = yield from self._timed(self.num_calls, self._next_step())
+                seconds = yield from self._timed(self.calls.traced, self._next_step())
                 waited_seconds = self._waited_seconds() - waited_seconds
             reads = self.probe.reads_since(opened) if self.probe else []
-            counted = self._from_counters(seconds, waited_seconds, reads)
-            if problem is not None:
-                return Measurement(counted, problem)
-            return self._from_trace(reads, factor, counted)
+            if self._problem is None:
+                with self._holding():
+                    self.tracer.stop()
+            yield from self._without_waits(self.calls.ready_after)
+            breakdown = self._from_counters(seconds, waited_seconds, reads)
+            if self._problem is None:
+                with self._holding():
+                    breakdown = self._from_trace(reads, factor, breakdown)
+            return Measurement(breakdown, self._problem, self._held_seconds)
         finally:
             self.tracer.discard()
 
-    def _without_waits(self, probe: Probe) -> Generator[None, None, None]:
-        num_batches = math.ceil(self.num_ready_calls * self.steps_per_call / self.factor.value)
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """What is done inside keeps training waiting, and must not end it."""
+        started = self.clock()
+        try:
+            yield
+        except Exception as error:
+            self._problem = str(error) or repr(error)
+        finally:
+            self._held_seconds += self.clock() - started
+
+    def _without_waits(self, num_calls: int) -> Generator[None, None, None]:
+        if self.probe is None or not num_calls:
+            return
+        num_batches = math.ceil(num_calls * self.steps_per_call / self.factor.value)
         # One more, which Keras may have on its way to the device.
-        is_ready = probe.fill(num_batches + 1, _PATIENCE * num_batches * probe.read_seconds())
+        is_ready = self.probe.fill(
+            num_batches + 1, _PATIENCE * num_batches * self.probe.read_seconds()
+        )
         for _ in range(NUM_COLD):
             yield
-        num_calls, waited_seconds = self.num_ready_calls - NUM_COLD, self._waited_seconds()
-        seconds = yield from self._timed(num_calls, nullcontext)
+        num_timed, waited_seconds = num_calls - NUM_COLD, self._waited_seconds()
+        seconds = yield from self._timed(num_timed, nullcontext)
         if is_ready and self._waited_seconds() - waited_seconds < STARVED * seconds:
-            self._ready_steps = num_calls * self.steps_per_call, seconds
+            self._ready_steps = num_timed * self.steps_per_call, seconds
 
     def _timed(self, num_calls: int, mark: Mark) -> Generator[None, None, float]:
         """Lets calls pass, each in a context of its own; returns their seconds."""
@@ -129,16 +152,9 @@ class Window:
 
     def _next_step(self) -> Mark:
         numbers = itertools.count(
-            self.step + self.num_ready_calls * self.steps_per_call, self.steps_per_call
+            self.step + self.calls.ready_before * self.steps_per_call, self.steps_per_call
         )
         return lambda: self.tracer.step(next(numbers))
-
-    def _start(self) -> str | None:
-        try:
-            self.tracer.start(self.logdir)
-        except Exception as error:  # training must not end for what a profiler does
-            return str(error) or repr(error)
-        return None
 
     def _marking(self) -> AbstractContextManager[None]:
         if self.probe is None:
@@ -157,7 +173,7 @@ class Window:
     ) -> StepBreakdown:
         num_ready_steps, ready_seconds = self._ready_steps or (0, 0.0)
         return from_counters(
-            steps=self.num_calls * self.steps_per_call,
+            steps=self.calls.traced * self.steps_per_call,
             seconds=seconds,
             wait_seconds=wait_seconds,
             reads=len(reads),
@@ -166,13 +182,12 @@ class Window:
             downstream_seconds=ready_seconds / num_ready_steps if num_ready_steps else None,
         )
 
-    def _from_trace(self, reads: list[Read], factor: float, counted: StepBreakdown) -> Measurement:
+    def _from_trace(
+        self, reads: list[Read], factor: float, counted: StepBreakdown
+    ) -> StepBreakdown:
         num_readers = self.probe.num_readers if self.probe else None
-        try:
-            path = self.tracer.stop(reads, readers=num_readers, ready_steps=self._ready_steps)
-            traced = analyze_file(path, echo_factor=factor)
-        except Exception as error:  # training must not end for what a profiler does
-            return Measurement(counted, str(error) or repr(error))
+        path = self.tracer.write(reads, readers=num_readers, ready_steps=self._ready_steps)
+        traced = analyze_file(path, echo_factor=factor)
         if math.isnan(traced.ratio) and not math.isnan(counted.ratio):
-            return Measurement(counted, f"The trace has {'; '.join(traced.missing)}")
-        return Measurement(traced, None)
+            raise TraceError(f"The trace has {'; '.join(traced.missing)}")
+        return traced

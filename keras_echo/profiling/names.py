@@ -12,7 +12,7 @@ STEP = "keras_echo.step"
 """One call of the train function, from one batch to the next. Stats: `STEP_NUM`, `ROOT`."""
 
 READY_STEPS = "keras_echo.ready_steps"
-"""Optimizer steps before the window for which batches had been put aside, timed without the
+"""Optimizer steps beside the window for which batches had been put aside, timed without the
 profiler. Stats: `NUM_STEPS`, `SECONDS`."""
 
 NUM_STEPS = "steps"

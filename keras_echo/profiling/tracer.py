@@ -33,7 +33,8 @@ class Tracer:
         for number in range(10, 20):
             with tracer.step(number):
                 ...  # a batch is fetched, and trained on
-        path = tracer.stop()
+        tracer.stop()
+        path = tracer.write()
 
     Args:
         backend: "tensorflow", "jax" or "torch"; default: the Keras backend. Nothing of it is
@@ -68,6 +69,7 @@ class Tracer:
             opened = self._opened()
             if self._active:
                 raise busy(opened.backend)
+            self._clean()  # of a window that was stopped and never written
             self._logdir = Path(logdir)
             try:
                 self._logdir.mkdir(parents=True, exist_ok=True)
@@ -117,14 +119,32 @@ class Tracer:
         """
         self._opened().synchronize(values)
 
-    def stop(
+    def stop(self) -> None:
+        """Closes the window; what was recorded waits to be written.
+
+        Raises:
+            ProfilerError: No window is open, or the profiler cannot stop.
+            TraceError: What the profiler left cannot be read.
+        """
+        with self._lock:
+            if not self._active or self._session is None:
+                raise ProfilerError(
+                    expected("The window", "be open", "no open window", "Call start first")
+                )
+            self._active = False
+            try:
+                self._session.stop()
+            except OSError as error:
+                raise _unwritable(self._logdir, error) from error
+
+    def write(
         self,
         reads: Iterable[tuple[float, float]] = (),
         *,
         readers: int | None = None,
         ready_steps: tuple[int, float] | None = None,
     ) -> Path:
-        """Closes the window and writes it.
+        """Writes what was recorded, with what no profiler sees.
 
         Args:
             reads: Upstream reads that the dataset timed itself, as (start, seconds) with the start
@@ -132,23 +152,21 @@ class Tracer:
                 are needed where the profiler sees none (worker processes) or only parts (reads
                 that take longer than the window), and count instead of those that it sees.
             readers: How many reads can run at the same time.
-            ready_steps: How many optimizer steps before the window, for which batches had been put
+            ready_steps: How many optimizer steps beside the window, for which batches had been put
                 aside, took how many seconds.
 
         Returns:
             The file, `<logdir>/plugins/profile/<run>/<host>.xplane.pb`.
 
         Raises:
-            ProfilerError: No window is open, or the profiler wrote nothing.
-            TraceError: What it wrote cannot be read.
+            ProfilerError: Nothing was recorded.
+            TraceError: What was recorded cannot be read.
         """
         with self._lock:
-            if not self._active or self._session is None or self._scratch is None:
-                remedy = "Call start first"
-                raise ProfilerError(expected("The window", "be open", "no open window", remedy))
-            self._active = False
+            if self._active or self._scratch is None:
+                must, received = "be closed, and not yet written", "no such window"
+                raise ProfilerError(expected("The window", must, received, "Call stop first"))
             try:
-                self._session.stop()
                 found = sorted(self._scratch.rglob("*.xplane.pb"))
                 if not found:
                     must, remedy = "write a trace", "Look for its own messages in the log"
@@ -163,7 +181,7 @@ class Tracer:
                 self._clean()
 
     def discard(self) -> None:
-        """Closes the window, if one is open, and forgets what was recorded."""
+        """Closes the window, if one is open, and forgets what was recorded and not written."""
         with self._lock:
             if self._active and self._session is not None:
                 self._active = False
@@ -232,7 +250,7 @@ class Tracer:
             )
         if ready_steps:
             num_steps, seconds = ready_steps
-            line = builder.line(next(free), "keras_echo before the window")
+            line = builder.line(next(free), "keras_echo beside the window")
             timed_stats = {names.NUM_STEPS: float(num_steps), names.SECONDS: float(seconds)}
             builder.event(line, names.READY_STEPS, 0, 0, **timed_stats)
         xspace.write(space, path)

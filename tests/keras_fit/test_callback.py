@@ -68,14 +68,21 @@ def test_it_finds_that_training_waits_and_echoes(tmp_path, capsys):
     assert callback.report().splitlines()[1].split()[0] == "20"
 
 
-def test_training_that_does_not_wait_is_left_alone(tmp_path):
-    class Busy(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            time.sleep(0.01)
+class Busy(keras.callbacks.Callback):
+    """Makes steps longer."""
 
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def on_train_batch_begin(self, batch, logs=None):
+        time.sleep(self.seconds)
+
+
+def test_training_that_does_not_wait_is_left_alone(tmp_path):
     with dataset(seconds=0.001) as data:
         callback = DataEchoCallback(data, tmp_path, verbose=0)
-        model().fit(data, epochs=3, verbose=0, callbacks=[Busy(), callback])
+        model().fit(data, epochs=3, verbose=0, callbacks=[Busy(0.01), callback])
         assert data.echo_factor == 1.0
     assert [decision.factor for decision in callback.decisions][:1] == [1.0]
     assert callback.decisions[0].breakdown.steps == 10
@@ -88,6 +95,16 @@ def test_it_measures_only_where_it_may_not_adapt(tmp_path):
         assert data.echo_factor == 1.0
     assert callback.decisions[0].breakdown.recommended_factor > 1
     assert callback.decisions[0].reason.endswith("adapt=False")
+
+
+def test_a_later_window_shows_all_of_the_wait(tmp_path):
+    with dataset(steps=100) as data:
+        callback = DataEchoCallback(data, tmp_path, adapt=False, profile_freq=30, verbose=0)
+        model().fit(data, verbose=0, callbacks=[Busy(0.006), callback])
+    found = callback.decisions[1].breakdown
+    # Training that starves takes a step for each fresh batch.
+    assert found.step_seconds > 0.9 * found.upstream_seconds
+    assert found.wait_fraction > 0.55
 
 
 def test_tensorboard_shows_what_was_decided(tmp_path):
@@ -172,6 +189,7 @@ def test_a_change_in_the_midst_of_an_epoch_is_followed(tmp_path):
 
     class SlowDown(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
+            time.sleep(0.001)  # so that steps are alike
             if batch == 200:
                 source.seconds = 0.04
 

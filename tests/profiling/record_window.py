@@ -86,7 +86,8 @@ class Window(keras.callbacks.Callback):
             self.tracer.synchronize(logs)
             self.step.close()
             reads = self.reads[-2 * self.readers - self.steps :] if self.reads is not None else ()
-            self.path = self.tracer.stop(reads, readers=self.readers)
+            self.tracer.stop()
+            self.path = self.tracer.write(reads, readers=self.readers)
 
 
 class Pause(keras.callbacks.Callback):

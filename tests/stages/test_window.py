@@ -7,6 +7,7 @@ import pytest
 
 from keras_echo import EchoFactor
 from keras_echo.profiling.sessions import ProfilerError
+from keras_echo.schedule import Calls
 from keras_echo.stats import EchoStats
 from keras_echo.window import Window
 
@@ -37,8 +38,11 @@ class Tracer:
     def step(self, number):
         return self.annotate(f"step {number}")
 
-    def stop(self, reads, readers, ready_steps):
-        self.events.append(f"stop, {len(reads)} reads by {readers}, ready {ready_steps}")
+    def stop(self):
+        self.events.append("stop")
+
+    def write(self, reads, readers, ready_steps):
+        self.events.append(f"write, {len(reads)} reads by {readers}, ready {ready_steps}")
         raise ProfilerError("no trace")
 
     def discard(self):
@@ -88,9 +92,15 @@ class Probe:
         self.clock.seconds += 1
 
 
-def run(read_seconds, *, num_ready_calls=8, problem=None, factor=1.0):
+IN_THE_WARM_UP, LATER = Calls(8, 10, 0), Calls(0, 10, 8)
+
+
+def run(read_seconds, *, calls=LATER, problem=None, factor=1.0):
     clock, tracer = Clock(), Tracer(problem)
-    probe = Probe(clock, read_seconds)
+    return run_with(clock, tracer, Probe(clock, read_seconds), calls, factor)
+
+
+def run_with(clock, tracer, probe, calls=LATER, factor=1.0):
     window = Window(
         tracer,
         Path(),
@@ -98,25 +108,26 @@ def run(read_seconds, *, num_ready_calls=8, problem=None, factor=1.0):
         EchoFactor(factor),
         synchronize=lambda: None,
         step=20,
-        num_ready_calls=num_ready_calls,
-        num_calls=10,
+        calls=calls,
         clock=clock,
     )
     recording = window.record()
-    for calls in range(100):
+    for passed in range(100):
         try:
             next(recording)
         except StopIteration as done:
-            return done.value, tracer, probe, calls
+            return done.value, tracer, probe, passed
         probe.train()
     raise AssertionError
 
 
-def test_first_calls_without_a_wait_and_without_the_profiler_then_calls_as_they_come():
-    measured, tracer, probe, calls = run(read_seconds=4.0)
-    assert calls == 18
-    assert tracer.events == [f"step {number}" for number in range(28, 38)] + [
-        "stop, 5 reads by 2, ready (5, 5.0)"
+def test_the_trace_shows_calls_as_they_come_then_calls_do_not_wait():
+    measured, tracer, probe, passed = run(read_seconds=4.0)
+    assert passed == 18
+    assert tracer.events == [
+        *(f"step {number}" for number in range(20, 30)),
+        "stop",
+        "write, 5 reads by 2, ready (5, 5.0)",
     ]
     assert probe.fills == [9]
     assert not tracer.is_open
@@ -124,8 +135,16 @@ def test_first_calls_without_a_wait_and_without_the_profiler_then_calls_as_they_
     assert measured.problem == "no trace"
     found = measured.breakdown
     assert (found.origin, found.steps, found.ratio) == ("counters", 10, pytest.approx(4.0))
-    assert found.wait_fraction == pytest.approx(27 / 37)  # the tenth batch was put aside too
+    assert found.wait_fraction == pytest.approx(3 / 4)  # as in all of the training
     assert found.downstream_seconds == pytest.approx(1.0)
+
+
+def test_in_the_warm_up_calls_without_a_wait_come_first():
+    measured, tracer, _, passed = run(read_seconds=4.0, calls=IN_THE_WARM_UP)
+    assert passed == 18
+    assert tracer.events[0] == "step 28"
+    assert tracer.events[-1] == "write, 5 reads by 2, ready (5, 5.0)"
+    assert measured.breakdown.ratio == pytest.approx(4.0)
 
 
 def test_echoing_needs_fewer_batches_put_aside():
@@ -138,12 +157,12 @@ def test_steps_that_waited_all_the_same_do_not_count():
         _, tracer, _, _ = run(read_seconds=4.0)
     finally:
         Probe.most_put_aside = 1000
-    assert tracer.events[-1] == "stop, 5 reads by 2, ready None"
+    assert tracer.events[-1] == "write, 5 reads by 2, ready None"
 
 
-def test_without_a_warm_up_there_is_the_trace_only():
-    measured, _, probe, calls = run(read_seconds=4.0, num_ready_calls=0)
-    assert calls == 10
+def test_a_short_window_is_the_trace_only():
+    measured, _, probe, passed = run(read_seconds=4.0, calls=Calls(0, 10, 0))
+    assert passed == 10
     assert probe.fills == []
     assert measured.breakdown.ratio == pytest.approx(4.0)
 
@@ -152,17 +171,35 @@ def test_counters_serve_where_the_profiler_does_not_start():
     measured, tracer, _, _ = run(read_seconds=4.0, problem=ProfilerError("busy"))
     assert measured.problem == "busy"
     assert measured.breakdown.ratio == pytest.approx(4.0)
-    assert not any(event.startswith("stop") for event in tracer.events)
+    assert not {"stop", "write"} & {event.split(",")[0] for event in tracer.events}
 
 
 def test_a_window_that_is_given_up_closes_the_profiler():
     clock, tracer = Clock(), Tracer()
     probe = Probe(clock, 4.0)
     recording = Window(
-        tracer, Path(), probe, EchoFactor(), lambda: None, 0, 0, 10, clock=clock
+        tracer, Path(), probe, EchoFactor(), lambda: None, 0, Calls(0, 10, 0), clock=clock
     ).record()
     next(recording)
     assert tracer.is_open
     recording.close()
     assert not tracer.is_open
     assert not probe.is_marking
+
+
+def test_only_the_profiler_and_its_trace_count_as_holding_training_up():
+    clock = Clock()
+
+    class SlowTracer(Tracer):
+        def start(self, logdir):
+            clock.seconds += 1
+
+        def stop(self):
+            clock.seconds += 2
+
+        def write(self, reads, readers, ready_steps):
+            clock.seconds += 4
+            raise ProfilerError("no trace")
+
+    measured, _, _, _ = run_with(clock, SlowTracer(), Probe(clock, read_seconds=4.0))
+    assert measured.held_seconds == 7
