@@ -26,7 +26,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--library", choices=("keras_hub", "keras_cv"), default="keras_hub")
     add("--dataset", choices=("digits", "imagenet2012"), default="digits")
     add("--data", metavar="DIR", help="shards of your own, or the data of TensorFlow Datasets")
-    add("--slowdown", type=float, default=4.0, help="R of the simulated server")
+    add("--slowdown", type=float, default=3.0, help="R of the simulated server")
     add("--log-dir", type=Path, default=Path("resnet_logs"))
     add("--quick", action="store_true", help="a few steps of everything")
     return parser.parse_args(arguments)
@@ -99,6 +99,7 @@ class Task:
     augment: Callable[..., Batch]
     batch_size: int
     learning_rate: float
+    weight_decay: float
     num_steps: int
     steps_per_epoch: int
     goal: Goal
@@ -111,10 +112,11 @@ DIGITS = Task(
     has_bottlenecks=False,
     augment=turn_and_shift,
     batch_size=32,
-    learning_rate=0.05,
-    num_steps=800,
+    learning_rate=0.1,
+    weight_decay=5e-4,
+    num_steps=1000,
     steps_per_epoch=50,
-    goal=Goal("validation accuracy", 0.965),
+    goal=Goal("validation accuracy", 0.975),
 )
 IMAGENET = Task(  # ResNet-50, 90 passes' worth of steps
     image_shape=(224, 224, 3),
@@ -124,6 +126,7 @@ IMAGENET = Task(  # ResNet-50, 90 passes' worth of steps
     augment=crop_and_flip,
     batch_size=256,
     learning_rate=0.1,
+    weight_decay=1e-4,
     num_steps=90 * 5004,
     steps_per_epoch=5004,
     goal=Goal("validation accuracy", 0.75),
@@ -176,7 +179,7 @@ def build_model(task: Task, library: str) -> keras.Model:
         0.0, task.num_steps - warmup, warmup_target=task.learning_rate, warmup_steps=warmup
     )
     model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4),
+        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=task.weight_decay),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

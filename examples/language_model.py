@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=("tensorflow", "jax", "torch"), default=backend)
     add("--dataset", choices=("python", "lm1b"), default="python", help="lm1b: a large model")
     add("--data", type=Path, metavar="DIR", help="read shards (lm1b: TFDS's data) from here")
-    add("--slowdown", type=float, default=4.0, help="R of the simulated storage")
+    add("--slowdown", type=float, default=3.0, help="R of the simulated storage")
     add("--log-dir", type=Path, default=Path("language_model_logs"), metavar="DIR")
     add("--quick", action="store_true", help="a few steps of everything")
     return parser.parse_args(arguments)
@@ -83,20 +83,20 @@ class Settings:
 
 
 PYTHON = Settings(
-    goal=Goal("bits per byte", 2.40, is_loss=True),
+    goal=Goal("bits per byte", 2.20, is_loss=True),
     vocabulary=1024,
     tokens=64,
-    width=64,
+    width=96,
     num_heads=4,
-    num_layers=2,
-    batch_size=16,
-    learning_rate=5e-3,
+    num_layers=1,
+    batch_size=32,
+    learning_rate=7e-3,
     num_steps=600,
     steps_per_epoch=25,
     shuffle_buffer=256,
     num_validation=128,
 )
-QUICK = replace(PYTHON, width=16, num_layers=1, num_steps=50, num_files=40)
+QUICK = replace(PYTHON, width=16, batch_size=16, num_steps=50, num_files=40)
 LM1B = Settings(  # the decoder of the smallest GPT-2
     goal=Goal("bits per byte", 1.0, is_loss=True),
     vocabulary=32_768,

@@ -24,6 +24,15 @@ def script(request):
     del sys.modules[path.stem]
 
 
+@pytest.fixture(params=["keras_hub", "keras_cv"])
+def library(request):
+    """The libraries whose variant is run as a whole: KerasCV's on one backend only, to save time."""
+    pytest.importorskip(request.param)
+    if request.param == "keras_cv" and keras.backend.backend() != "tensorflow":
+        pytest.skip("KerasCV's variant is run on TensorFlow; its models are tested on all backends")
+    return request.param
+
+
 @pytest.fixture
 def run_copy(request, tmp_path):
     """Runs a copy in `tmp_path`, with nothing around it; returns what it told."""

@@ -17,9 +17,7 @@ for package in ("skimage", "pycocotools"):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_copy_runs_anywhere(tmp_path, run_copy, library):
-    pytest.importorskip(library)
     told = run_copy("--library", library, "--log-dir", "logs")
     assert f"Backend {keras.backend.backend()}: a training step takes" in told
     rows = re.findall(r"^(without|adaptive) echoing +([\d.]+)", told, re.MULTILINE)
