@@ -26,10 +26,10 @@ def script(request):
 
 @pytest.fixture(params=["keras_hub", "keras_cv"])
 def library(request):
-    """The libraries whose variant is run as a whole: KerasCV's on one backend only, to save time."""
+    """Whose variant is run as a whole: KerasCV's on one backend only, to save time."""
     pytest.importorskip(request.param)
     if request.param == "keras_cv" and keras.backend.backend() != "tensorflow":
-        pytest.skip("KerasCV's variant is run on TensorFlow; its models are tested on all backends")
+        pytest.skip("KerasCV's variant runs on TensorFlow; its models are tested on all")
     return request.param
 
 
