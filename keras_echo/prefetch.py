@@ -17,10 +17,10 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from keras_echo.processes import WorkerProcess
+from keras_echo.processes import in_processes
 from keras_echo.stream import Barrier
 
 if TYPE_CHECKING:
@@ -173,12 +173,12 @@ class Prefetcher(Generic[R]):
             with self._changed:
                 self._forget_reader()
 
-    def _do(self, slot: _Slot, work: Callable[[_Slot], R]) -> None:
+    def _do(self, slot: _Slot, work: Callable[[Any, int], R]) -> None:
         if slot.is_done:
             return
         try:
             with self._measure():
-                slot.result = work(slot)
+                slot.result = work(slot.task, slot.version)
         except BaseException as error:
             slot.error = error
         with self._changed:
@@ -189,28 +189,11 @@ class Prefetcher(Generic[R]):
         for readers in (self._readers, self._leaving):
             readers.discard(threading.current_thread())
 
-    @contextmanager
-    def _worker(self) -> Iterator[Callable[[_Slot], R]]:
+    def _worker(self) -> AbstractContextManager[Callable[[Any, int], R]]:
         """What does a reader's tasks, on its thread or in its process."""
-        if not self._use_processes:
-            yield lambda slot: self._function(slot.task)
-            return
-        process: WorkerProcess | None = None
-
-        def work(slot: _Slot) -> R:
-            nonlocal process
-            if process is None or process.version != slot.version or process.has_died:
-                if process is not None:
-                    process.close()
-                process = WorkerProcess(self._function, slot.version)
-            result: R = process(slot.task)
-            return result
-
-        try:
-            yield work
-        finally:
-            if process is not None:
-                process.close()
+        if self._use_processes:
+            return in_processes(self._function)
+        return nullcontext(lambda task, _: self._function(task))
 
     def _claim(self, era: int) -> _Slot | None:
         """Takes the next task and opens its place in the window; None ends the reader."""

@@ -1,4 +1,4 @@
-"""One worker process: a function at the other end of a pipe."""
+"""A worker process: a function at the other end of a pipe."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import multiprocessing
 import pickle
 import signal
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
 # A fork would copy the locks of TensorFlow's and JAX's threads as they are, held ones included.
@@ -90,6 +91,33 @@ class WorkerProcess:
         self._pipe.close()
         self._process.join()
         self._process.close()
+
+
+@contextmanager
+def in_processes(function: Callable[[Any], Any]) -> Iterator[Callable[[Any, int], Any]]:
+    """Calls a function in one process at a time.
+
+    Another process takes its place where it has died, or where the version of `function` has
+    changed since it was pickled. The last one ends with the context.
+
+    Returns:
+        The call, given an argument and the version.
+    """
+    process: WorkerProcess | None = None
+
+    def call(argument: Any, version: int) -> Any:
+        nonlocal process
+        if process is None or process.version != version or process.has_died:
+            if process is not None:
+                process.close()
+            process = WorkerProcess(function, version)
+        return process(argument)
+
+    try:
+        yield call
+    finally:
+        if process is not None:
+            process.close()
 
 
 def _serve(pipe: Connection, function: bytes) -> None:
