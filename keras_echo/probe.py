@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keras_echo.stats import EchoStats
 
     Mark = Callable[[], AbstractContextManager[Any]]
+    Read = tuple[float, float]
 
 
 class Probe:
@@ -63,15 +64,16 @@ class Probe:
         reads = self._meter.recent_reads()[-2 * self.num_readers :]
         return sum(seconds for _, seconds in reads) / max(1, len(reads)) / self.num_readers
 
-    def reads_since(self, clock_seconds: float) -> list[tuple[float, float]]:
-        """Reads that ended since, and as many before as there can be in flight, twice.
+    def reads_since(self, clock_seconds: float, *, num_before: int = 2) -> list[Read]:
+        """Reads that ended since, and some that ended before.
 
         Args:
             clock_seconds: A time by `time.perf_counter`.
+            num_before: How many times as many before as can be in flight.
 
         Returns:
             Pairs of a start by the same clock and seconds, by their end.
         """
         reads = self._meter.recent_reads()
-        num_before = sum(start + seconds < clock_seconds for start, seconds in reads)
-        return reads[max(0, num_before - 2 * self.num_readers) :]
+        first = sum(start + seconds < clock_seconds for start, seconds in reads)
+        return reads[max(0, first - num_before * self.num_readers) :]

@@ -21,7 +21,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from keras_echo.profiling.breakdown import STARVED
+from keras_echo.profiling.result import STARVED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

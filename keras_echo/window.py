@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze_file
-from keras_echo.profiling.breakdown import STARVED
+from keras_echo.profiling.full_load import full_load_seconds
 from keras_echo.profiling.result import StepBreakdown, from_counters
 from keras_echo.profiling.xspace import TraceError
 from keras_echo.schedule import NUM_COLD, Calls
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from keras_echo.profiling.tracer import Tracer
 
 _PATIENCE = 4.0  # how long to wait for batches to be put aside, in times of what it should take
+
+# Share of the time without a trace for which the dataset may have been waited for all the same.
+# That much can be work behind the echo, such as augmentation, which belongs downstream; and on an
+# asynchronous backend the device goes on meanwhile. More means that too few were put aside.
+_MOST_WAITING = 0.25
 
 Mark = Callable[[], AbstractContextManager[Any]]
 Read = tuple[float, float]
@@ -77,6 +82,7 @@ class Window:
     calls: Calls
     steps_per_call: int = 1
     clock: Callable[[], float] = time.perf_counter
+    _full_load_seconds: float | None = field(default=None, init=False)
     _ready_steps: tuple[int, float] | None = field(default=None, init=False)
     _problem: str | None = field(default=None, init=False)
     _held_seconds: float = field(default=0.0, init=False)
@@ -98,7 +104,7 @@ class Window:
                 waited_seconds = self._waited_seconds()
                 seconds = yield from self._timed(self.calls.traced, self._next_step())
                 waited_seconds = self._waited_seconds() - waited_seconds
-            reads = self.probe.reads_since(opened) if self.probe else []
+            reads = self._reads_since(opened)
             if self._problem is None:
                 with self._holding():
                     self.tracer.stop()
@@ -134,7 +140,7 @@ class Window:
             yield
         num_timed, waited_seconds = num_calls - NUM_COLD, self._waited_seconds()
         seconds = yield from self._timed(num_timed, nullcontext)
-        if is_ready and self._waited_seconds() - waited_seconds < STARVED * seconds:
+        if is_ready and self._waited_seconds() - waited_seconds < _MOST_WAITING * seconds:
             self._ready_steps = num_timed * self.steps_per_call, seconds
 
     def _timed(self, num_calls: int, mark: Mark) -> Generator[None, None, float]:
@@ -168,6 +174,14 @@ class Window:
     def _waited_seconds(self) -> float:
         return self.probe.stats().wait_seconds if self.probe else 0.0
 
+    def _reads_since(self, opened: float) -> list[Read]:
+        if self.probe is None:
+            return []
+        self._full_load_seconds = full_load_seconds(
+            self.probe.reads_since(opened, num_before=4), self.probe.num_readers
+        )
+        return self.probe.reads_since(opened)
+
     def _from_counters(
         self, seconds: float, wait_seconds: float, reads: list[Read]
     ) -> StepBreakdown:
@@ -179,6 +193,7 @@ class Window:
             reads=len(reads),
             read_seconds=sum(seconds for _, seconds in reads),
             num_readers=self.probe.num_readers if self.probe else 1,
+            full_load_seconds=self._full_load_seconds,
             downstream_seconds=ready_seconds / num_ready_steps if num_ready_steps else None,
         )
 
@@ -186,7 +201,12 @@ class Window:
         self, reads: list[Read], factor: float, counted: StepBreakdown
     ) -> StepBreakdown:
         num_readers = self.probe.num_readers if self.probe else None
-        path = self.tracer.write(reads, readers=num_readers, ready_steps=self._ready_steps)
+        path = self.tracer.write(
+            reads,
+            readers=num_readers,
+            full_load_seconds=self._full_load_seconds,
+            ready_steps=self._ready_steps,
+        )
         traced = analyze_file(path, echo_factor=factor)
         if math.isnan(traced.ratio) and not math.isnan(counted.ratio):
             raise TraceError(f"The trace has {'; '.join(traced.missing)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -11,15 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CHUNK_SECONDS = 0.01
-_SLACK_SECONDS = 0.02
+_MOST_OVERSLEPT_SECONDS = 0.02
+_HANDOVER_SECONDS = 0.003
 
 
 class Pacer:
     """Gives every byte of the server its moment, whichever connection it leaves by.
 
-    Each chunk's deadline follows from the one before, never from the clock after a sleep: a sleep
-    that lasts too long, or a client that asks for its next file a little late, is made up for by
-    the next chunk. What a longer silence left unused (more than 20 ms) is lost, as on a wire.
+    Each chunk's deadline follows from the one before, not from the clock after a sleep: a sleep
+    that lasts too long (by up to 20 ms) is made up for by the next chunk, and so is a client that
+    asks for its next file up to 3 ms late. What a longer silence left unused is lost, as on a wire.
 
     Args:
         bytes_per_second: The rate of all callers together.
@@ -38,13 +38,21 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._deadline = -math.inf
+        self._deadline = self._last_return = clock() - _MOST_OVERSLEPT_SECONDS
+        self._num_waiting = 0
 
     def wait(self, count: int) -> None:
         """Returns when `count` more bytes have had the time they need."""
         with self._lock:
-            start = max(self._deadline, self._clock() - _SLACK_SECONDS)
+            now, start = self._clock(), self._deadline
+            if not self._num_waiting and self._last_return + _HANDOVER_SECONDS < now:
+                start += now - self._last_return - _HANDOVER_SECONDS
+            start = max(start, now - _MOST_OVERSLEPT_SECONDS)
             deadline = self._deadline = start + count / self._rate
-        delay = deadline - self._clock()
+            self._num_waiting += 1
+        delay = deadline - now
         if delay > 0:
             self._sleep(delay)
+        with self._lock:
+            self._num_waiting -= 1
+            self._last_return = self._clock()

@@ -5,7 +5,10 @@ Which average is taken where, and why:
 - A step's time and its wait are means. A starved run with echoing has a few slow steps (fresh
   batches) among many fast ones (echoed batches), and its median step waits for nothing.
 - t_upstream is a mean as well: what readers deliver in an hour depends on the sum of their reads,
-  slow ones included.
+  slow ones included. While training starves, all readers are at work, and reads over readers is
+  the time between fresh batches. While it doesn't, some may idle, and the others are faster for it
+  where they share what they read from. So where the trace says what a batch costs at full load,
+  t_upstream is that.
 - t_downstream is a median, because all optimizer steps do the same work and a pause (garbage
   collection, a busy machine) is none of it. But a median of what? On asynchronous backends the
   thread dispatches ten steps in no time and waits for all of them in the eleventh. So the window
@@ -31,6 +34,7 @@ from keras_echo.profiling.result import (
     MISSING_STEPS,
     MISSING_WAITS,
     MISSING_WORK,
+    STARVED,
     Bound,
     StepBreakdown,
 )
@@ -38,9 +42,6 @@ from keras_echo.profiling.spans import Spans, by_start, merge, overlap, starts_i
 
 if TYPE_CHECKING:
     from keras_echo.profiling.spans import Array
-
-STARVED = 0.05
-"""From this share of a step spent waiting on, a window counts as starved."""
 
 
 def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None) -> StepBreakdown:
@@ -164,6 +165,8 @@ def _upstream(
     hungry: bool,
     echo_factor: float,
 ) -> tuple[float, Bound]:
+    if spans.full_load_seconds is not None and not hungry:
+        return spans.full_load_seconds, "exact"
     if spans.reads:
         durations = np.concatenate([read[:, 1] - read[:, 0] for read in spans.reads])
         between = [np.maximum(read[1:, 0] - read[:-1, 1], 0.0) for read in spans.reads]

@@ -15,6 +15,10 @@ READY_STEPS = "keras_echo.ready_steps"
 """Optimizer steps beside the window for which batches had been put aside, timed without the
 profiler. Stats: `NUM_STEPS`, `SECONDS`."""
 
+FULL_LOAD = "keras_echo.full_load"
+"""What a fresh batch costs while all readers are at work, as the dataset knows it. Stats:
+`SECONDS`."""
+
 NUM_STEPS = "steps"
 """Stat of `READY_STEPS`: how many they were."""
 
@@ -22,7 +26,8 @@ READERS = "readers"
 """Stat of `READ`: how many reads can run at the same time."""
 
 SECONDS = "seconds"
-"""Stat of `READ` and `READY_STEPS`: the full duration; the window may show only a part of it."""
+"""Stat of `READ`, `READY_STEPS` and `FULL_LOAD`: the full duration, of which the window
+may show a part only."""
 
 STEP_NUM = "step_num"
 """Stat that makes XProf see a step, together with `ROOT`."""

@@ -8,6 +8,9 @@ from typing import Literal
 
 Bound = Literal["exact", "lower", "upper"]
 
+STARVED = 0.05
+"""From this share of a step spent waiting on, a window counts as starved."""
+
 MISSING_STEPS = (
     "no training steps: profile through keras_echo.DataEchoCallback, or wrap every training step "
     "in the profiler's own annotation (tf.profiler.experimental.Trace with step_num= and _r=1, "
@@ -107,6 +110,7 @@ def from_counters(
     reads: int,
     read_seconds: float,
     num_readers: int,
+    full_load_seconds: float | None = None,
     downstream_seconds: float | None = None,
     backend: str = "unknown",
 ) -> StepBreakdown:
@@ -122,6 +126,7 @@ def from_counters(
         reads: Upstream reads that ended in the window.
         read_seconds: How long they took, in total.
         num_readers: How many reads can run at the same time.
+        full_load_seconds: What a fresh batch costs while all of them are at work.
         downstream_seconds: What an optimizer step took for which batches had been put aside.
         backend: The Keras backend.
 
@@ -133,6 +138,9 @@ def from_counters(
     wait = min(max(wait_seconds, 0.0), seconds) / steps if steps else math.nan
     down = step - wait if downstream_seconds is None else downstream_seconds
     up = read_seconds / reads / max(num_readers, 1) if reads else math.nan
+    fraction = wait / step if steps and step > 0 else math.nan
+    if full_load_seconds is not None and fraction < STARVED:
+        up = full_load_seconds
     ratio = up / down if down > 0 else math.nan
     missing = tuple(
         text
@@ -144,7 +152,6 @@ def from_counters(
         if lacks
     )
     known = math.isfinite(ratio)
-    fraction = wait / step if steps and step > 0 else math.nan
     return StepBreakdown(
         steps=steps,
         step_seconds=step,

@@ -38,6 +38,8 @@ class Spans:
     """Upstream reads, an array per thread; the duration is that of the whole read."""
     num_readers: int | None = None
     """How many reads can run at the same time."""
+    full_load_seconds: float | None = None
+    """What a fresh batch costs while all readers are at work, where that was noted."""
     producers: tuple[Array, ...] = ()
     """Input stages that work ahead in a thread of their own (tf.data), an array per thread."""
     busy: Array = field(default_factory=no_spans)

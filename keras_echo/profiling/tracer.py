@@ -142,6 +142,7 @@ class Tracer:
         reads: Iterable[tuple[float, float]] = (),
         *,
         readers: int | None = None,
+        full_load_seconds: float | None = None,
         ready_steps: tuple[int, float] | None = None,
     ) -> Path:
         """Writes what was recorded, with what no profiler sees.
@@ -152,6 +153,7 @@ class Tracer:
                 are needed where the profiler sees none (worker processes) or only parts (reads
                 that take longer than the window), and count instead of those that it sees.
             readers: How many reads can run at the same time.
+            full_load_seconds: What a fresh batch costs while all of them run.
             ready_steps: How many optimizer steps beside the window, for which batches had been put
                 aside, took how many seconds.
 
@@ -171,9 +173,16 @@ class Tracer:
                 if not found:
                     must, remedy = "write a trace", "Look for its own messages in the log"
                     raise ProfilerError(expected("The profiler", must, "no file", remedy))
+                notes = []
+                if full_load_seconds is not None:
+                    notes.append((names.FULL_LOAD, {names.SECONDS: float(full_load_seconds)}))
+                if ready_steps is not None:
+                    num_steps, seconds = map(float, ready_steps)
+                    stats = {names.NUM_STEPS: num_steps, names.SECONDS: seconds}
+                    notes.append((names.READY_STEPS, stats))
                 timed = list(reads)
-                if timed or ready_steps:
-                    self._add(found[0], timed, readers, ready_steps)
+                if timed or notes:
+                    self._add(found[0], timed, readers, notes)
                 return self._publish(found[0])
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
@@ -216,7 +225,7 @@ class Tracer:
         path: Path,
         reads: list[tuple[float, float]],
         readers: int | None,
-        ready_steps: tuple[int, float] | None,
+        notes: list[tuple[str, dict[str, float]]],
     ) -> None:
         space = xspace.read(path)
         # Time 0 of the trace, as the profiler noted it; else the time at which it was started.
@@ -248,11 +257,10 @@ class Tracer:
                 **{names.SECONDS: float(seconds)},
                 **stats,
             )
-        if ready_steps:
-            num_steps, seconds = ready_steps
-            line = builder.line(next(free), "keras_echo beside the window")
-            timed_stats = {names.NUM_STEPS: float(num_steps), names.SECONDS: float(seconds)}
-            builder.event(line, names.READY_STEPS, 0, 0, **timed_stats)
+        if notes:
+            beside = builder.line(next(free), "keras_echo beside the window")
+            for name, known in notes:
+                builder.event(beside, name, 0, 0, **known)
         xspace.write(space, path)
 
 

@@ -29,14 +29,26 @@ def test_sleeping_too_long_does_not_lower_the_rate(overshoot):
     assert fake.now - 1000.0 == pytest.approx(100.0, abs=0.021)
 
 
-def test_a_silence_earns_no_more_than_its_slack():
-    fake = Time()
+@pytest.mark.parametrize("overshoot", [0.0, 0.015])
+@pytest.mark.parametrize("silence", [0.02, 60.0])
+def test_a_silence_earns_nothing_but_the_time_to_ask(silence, overshoot):
+    fake = Time(overshoot)
     pacer = Pacer(1000.0, fake.clock, fake.sleep)
     pacer.wait(10)
-    fake.now += 60.0
+    fake.now += silence
     before = fake.now
     pacer.wait(100)
-    assert fake.now - before == pytest.approx(0.08)
+    assert 0.08 <= fake.now - before <= 0.1 + overshoot
+    assert fake.now - before == pytest.approx(0.1 - min(0.003 + overshoot, 0.02) + overshoot)
+
+
+def test_asking_a_little_late_lowers_the_rate_by_nothing():
+    fake = Time()
+    pacer = Pacer(1000.0, fake.clock, fake.sleep)
+    for _ in range(1000):
+        pacer.wait(10)
+        fake.now += 0.002
+    assert fake.now - 1000.0 == pytest.approx(10.0, abs=0.03)
 
 
 @pytest.mark.parametrize(("rate", "chunk"), [(10.0, 1), (1e6, 10_000), (1e12, 1 << 20)])

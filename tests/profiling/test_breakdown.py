@@ -111,6 +111,13 @@ def test_steps_per_execution_are_counted_by_their_fetches():
     assert result.downstream_seconds == pytest.approx(0.01, rel=0.05)
 
 
+def test_while_training_does_not_wait_reads_at_full_load_count_where_known():
+    for ratio, echo, expected in ((4.0, 6.0, 5.0), (4.0, 1.0, 4.0)):
+        spans = Spans(**{**vars(window(0.1 * ratio, 0.1, echo, 4)), "full_load_seconds": 0.5})
+        assert breakdown(spans).ratio == pytest.approx(expected, rel=0.02)
+        assert breakdown(spans).bound == "exact"
+
+
 def test_without_reads_the_wait_is_a_lower_bound():
     spans = window(0.03, 0.01, 1, 1)
     bare = Spans(**{**vars(spans), "reads": (), "num_readers": None})
@@ -163,6 +170,17 @@ def test_counters_give_the_same_words():
     )
     assert result.origin == "counters"
     assert result.ratio == pytest.approx(4.0)
+    for wait, ratio in ((0.5, 4.0), (0.0, 3.0)):  # at full load counts where nothing waits
+        counted = from_counters(
+            steps=10,
+            seconds=1.0,
+            wait_seconds=wait,
+            reads=5,
+            read_seconds=2.0,
+            num_readers=2,
+            full_load_seconds=0.3,
+        )
+        assert counted.ratio == pytest.approx(ratio)
     empty = from_counters(
         steps=0, seconds=0.0, wait_seconds=0.0, reads=0, read_seconds=0.0, num_readers=0
     )

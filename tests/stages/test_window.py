@@ -41,7 +41,7 @@ class Tracer:
     def stop(self):
         self.events.append("stop")
 
-    def write(self, reads, readers, ready_steps):
+    def write(self, reads, readers, full_load_seconds, ready_steps):
         self.events.append(f"write, {len(reads)} reads by {readers}, ready {ready_steps}")
         raise ProfilerError("no trace")
 
@@ -70,7 +70,7 @@ class Probe:
         finally:
             self.is_marking = False
 
-    def reads_since(self, _):
+    def reads_since(self, _, num_before=2):
         return [(0.0, 2 * self.seconds)] * 5
 
     def fill(self, num_batches, timeout_seconds):
@@ -197,7 +197,7 @@ def test_only_the_profiler_and_its_trace_count_as_holding_training_up():
         def stop(self):
             clock.seconds += 2
 
-        def write(self, reads, readers, ready_steps):
+        def write(self, reads, readers, full_load_seconds, ready_steps):
             clock.seconds += 4
             raise ProfilerError("no trace")
 
