@@ -35,6 +35,18 @@ Mark = Callable[[], AbstractContextManager[Any]]
 Read = tuple[float, float]
 
 
+class _Reads(NamedTuple):
+    """What the dataset read.
+
+    Attributes:
+        ended: Reads that ended in the trace or shortly before it.
+        full_load_seconds: What a fresh batch costs while all readers are at work, where known.
+    """
+
+    ended: list[Read]
+    full_load_seconds: float | None
+
+
 class Measurement(NamedTuple):
     """What a window tells.
 
@@ -82,7 +94,6 @@ class Window:
     calls: Calls
     steps_per_call: int = 1
     clock: Callable[[], float] = time.perf_counter
-    _full_load_seconds: float | None = field(default=None, init=False)
     _ready_steps: tuple[int, float] | None = field(default=None, init=False)
     _problem: str | None = field(default=None, init=False)
     _held_seconds: float = field(default=0.0, init=False)
@@ -174,37 +185,32 @@ class Window:
     def _waited_seconds(self) -> float:
         return self.probe.stats().wait_seconds if self.probe else 0.0
 
-    def _reads_since(self, opened: float) -> list[Read]:
+    def _reads_since(self, opened: float) -> _Reads:
         if self.probe is None:
-            return []
-        self._full_load_seconds = full_load_seconds(
-            self.probe.reads_since(opened, num_before=4), self.probe.num_readers
-        )
-        return self.probe.reads_since(opened)
+            return _Reads([], None)
+        recent = self.probe.reads_since(opened, num_before=4)
+        at_full_load = full_load_seconds(recent, self.probe.num_readers)
+        return _Reads(self.probe.reads_since(opened), at_full_load)
 
-    def _from_counters(
-        self, seconds: float, wait_seconds: float, reads: list[Read]
-    ) -> StepBreakdown:
+    def _from_counters(self, seconds: float, wait_seconds: float, reads: _Reads) -> StepBreakdown:
         num_ready_steps, ready_seconds = self._ready_steps or (0, 0.0)
         return from_counters(
             steps=self.calls.traced * self.steps_per_call,
             seconds=seconds,
             wait_seconds=wait_seconds,
-            reads=len(reads),
-            read_seconds=sum(seconds for _, seconds in reads),
+            reads=len(reads.ended),
+            read_seconds=sum(seconds for _, seconds in reads.ended),
             num_readers=self.probe.num_readers if self.probe else 1,
-            full_load_seconds=self._full_load_seconds,
+            full_load_seconds=reads.full_load_seconds,
             downstream_seconds=ready_seconds / num_ready_steps if num_ready_steps else None,
         )
 
-    def _from_trace(
-        self, reads: list[Read], factor: float, counted: StepBreakdown
-    ) -> StepBreakdown:
+    def _from_trace(self, reads: _Reads, factor: float, counted: StepBreakdown) -> StepBreakdown:
         num_readers = self.probe.num_readers if self.probe else None
         path = self.tracer.write(
-            reads,
+            reads.ended,
             readers=num_readers,
-            full_load_seconds=self._full_load_seconds,
+            full_load_seconds=reads.full_load_seconds,
             ready_steps=self._ready_steps,
         )
         traced = analyze_file(path, echo_factor=factor)

@@ -38,15 +38,15 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._deadline = self._last_return = clock() - _MOST_OVERSLEPT_SECONDS
+        self._deadline = self._last_return = clock()
         self._num_waiting = 0
 
     def wait(self, count: int) -> None:
         """Returns when `count` more bytes have had the time they need."""
         with self._lock:
             now, start = self._clock(), self._deadline
-            if not self._num_waiting and self._last_return + _HANDOVER_SECONDS < now:
-                start += now - self._last_return - _HANDOVER_SECONDS
+            if not self._num_waiting:
+                start += max(0.0, now - self._last_return - _HANDOVER_SECONDS)
             start = max(start, now - _MOST_OVERSLEPT_SECONDS)
             deadline = self._deadline = start + count / self._rate
             self._num_waiting += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_echo.profiling import names, xspace
-from keras_echo.profiling.inputs import find_reads, find_waits, full_load_seconds, works_ahead
+from keras_echo.profiling.inputs import find_reads, find_waits, noted_full_load_seconds, works_ahead
 from keras_echo.profiling.plane import Plane
 from keras_echo.profiling.spans import Spans, merge, no_spans
 from keras_echo.profiling.steps import marked_steps, ready_step_seconds, unmarked_steps
@@ -56,7 +56,7 @@ def extract(space: Any) -> Spans:
         sees_waits=fetch is not None,
         reads=reads,
         num_readers=num_readers,
-        full_load_seconds=full_load_seconds(host),
+        full_load_seconds=noted_full_load_seconds(host),
         producers=producers,
         busy=busy,
         asynchronous=device_seen or backend == "jax",

@@ -139,14 +139,12 @@ def find_reads(host: Plane) -> tuple[tuple[Array, ...], int | None]:
     return tuple(measured or own), readers or None
 
 
-def full_load_seconds(host: Plane) -> float | None:
+def noted_full_load_seconds(host: Plane) -> float | None:
     """Returns what a fresh batch costs while all readers are at work, where that was noted."""
-    ids = host.ids(lambda name: name == names.FULL_LOAD)
-    for line in host.lines if ids else ():
-        for event in host.events(line, ids):
-            seconds = host.stats(event).get(names.SECONDS)
-            if isinstance(seconds, float):
-                return seconds if 0 < seconds < 1e9 else None
+    for stats in host.noted(names.FULL_LOAD):
+        seconds = stats.get(names.SECONDS)
+        if isinstance(seconds, float):
+            return seconds if 0 < seconds < 1e9 else None
     return None
 
 

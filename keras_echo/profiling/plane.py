@@ -14,7 +14,7 @@ from keras_echo.profiling import xspace
 from keras_echo.profiling.spans import by_start, no_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from keras_echo.profiling.spans import Array
 
@@ -57,6 +57,12 @@ class Plane:
         """Returns the events of a line that have one of the ids, by start."""
         found = [event for event in line.events if event.metadata_id in ids] if ids else []
         return sorted(found, key=lambda event: event.offset_ps)
+
+    def noted(self, name: str) -> Iterator[dict[str, Any]]:
+        """Returns the stats of the events of that name, which say what no profiler sees."""
+        ids = self.ids(lambda known: known == name)
+        for line in self.lines if ids else ():
+            yield from map(self.stats, self.events(line, ids))
 
     def times(self, line: Any, events: Iterable[Any], count: int) -> Array:
         """Returns the spans of events of a line, by start."""

@@ -102,11 +102,8 @@ def _jax_calls(host: Plane) -> Array:
 
 def ready_step_seconds(host: Plane) -> float | None:
     """Returns what a step took for which batches had been put aside, where that was noted."""
-    ids = host.ids(lambda name: name == names.READY_STEPS)
-    for line in host.lines if ids else ():
-        for event in host.events(line, ids):
-            stats = host.stats(event)
-            seconds, steps = stats.get(names.SECONDS), stats.get(names.NUM_STEPS)
-            if isinstance(seconds, float) and isinstance(steps, float):
-                return seconds / steps if 0 < seconds < 1e9 and steps >= 1 else None
+    for stats in host.noted(names.READY_STEPS):
+        seconds, steps = stats.get(names.SECONDS), stats.get(names.NUM_STEPS)
+        if isinstance(seconds, float) and isinstance(steps, float):
+            return seconds / steps if 0 < seconds < 1e9 and steps >= 1 else None
     return None
