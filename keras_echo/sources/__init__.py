@@ -14,9 +14,11 @@ import keras
 from keras_echo._messages import expected
 from keras_echo.sources.base import Parallelism, Source
 from keras_echo.sources.random_access import ArraySource, PyDatasetSource
-from keras_echo.sources.sequential import IterableSource
+from keras_echo.sources.sequential import IterableSource, set_epoch
 
 __all__ = ["Parallelism", "Source", "as_source"]
+
+_ENDLESS = 2**48
 
 
 def as_source(source: Any, *, shuffle: bool, batch_size: int) -> Source:
@@ -42,9 +44,11 @@ def as_source(source: Any, *, shuffle: bool, batch_size: int) -> Source:
         return IterableSource(source.as_numpy_iterator, cardinality if cardinality >= 0 else None)
     if _is_instance(source, "torch.utils.data", "DataLoader"):
         sized = hasattr(source.dataset, "__len__")
-        return IterableSource(source.__iter__, len(source) if sized else None)
+        length = len(source) if sized else None
+        return IterableSource(source.__iter__, length, before_pass=set_epoch(source))
     if _is_instance(source, "grain", "MapDataset"):
-        return IterableSource(source.__iter__, len(source))
+        # A repeated one says sys.maxsize, or nearly that if it was batched since.
+        return IterableSource(source.__iter__, len(source) if len(source) < _ENDLESS else None)
     if _is_instance(source, "grain", "IterDataset"):
         return IterableSource(source.__iter__)
     if callable(source):

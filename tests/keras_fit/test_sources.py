@@ -8,6 +8,8 @@ import sys
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_echo import EchoingPyDataset
 
@@ -64,6 +66,128 @@ def test_a_generator_that_fails_is_opened_again_at_its_place():
         assert firsts(dataset, 3) == [4, 8, 0]
 
 
+class Corrupt:
+    """Passes of 10 batches, of which some can't be read; its iterators survive that."""
+
+    def __init__(self, corrupt, length=10):
+        self.corrupt = corrupt
+        self.length = length
+
+    def __iter__(self):
+        return map(self.read, range(self.length))
+
+    def read(self, index):
+        if index in self.corrupt:
+            raise OSError(f"batch {index} is corrupt")
+        return np.full((2, 1), index, "float32"), np.zeros((2, 1), "float32")
+
+
+class DyingAtCorrupt(Corrupt):
+    """As a generator, which ends where it raises."""
+
+    def __iter__(self):
+        for index in range(self.length):
+            yield self.read(index)
+
+
+def skipping(source, **options):
+    return EchoingPyDataset(source.__iter__, steps_per_epoch=8, **{"on_error": "skip", **options})
+
+
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+@settings(max_examples=25)
+@given(
+    corrupt=st.sets(st.integers(0, 9), max_size=6),
+    num_before=st.integers(3, 25),
+    options=st.sampled_from(
+        [{}, {"echo_factor": 2.5}, {"shuffle_buffer": 3, "seed": 1}, {"echo": "example"}]
+    ),
+)
+def test_a_sequence_with_corrupt_batches_resumes_where_it_was(corrupt, num_before, options):
+    with skipping(Corrupt(corrupt), **options) as dataset:
+        firsts(dataset, num_before)
+        state = dataset.state_dict()
+        whole = firsts(dataset, 20)
+    assert not corrupt & set(whole)
+    with skipping(Corrupt(corrupt), **options) as dataset:
+        dataset.load_state_dict(state)
+        assert firsts(dataset, 20) == whole
+
+
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+def test_skipping_resumes_by_value():
+    evens = Corrupt({1, 3, 5, 7, 9})
+    with skipping(evens) as dataset:
+        assert firsts(dataset, 4) == [0, 2, 4, 6]
+        state = dataset.state_dict()
+    with skipping(evens) as dataset:
+        dataset.load_state_dict(state)
+        assert firsts(dataset, 4) == [8, 0, 2, 4]
+
+
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+def test_a_generator_that_always_fails_at_one_place_ends_its_pass_there():
+    with skipping(DyingAtCorrupt({4})) as dataset:
+        assert firsts(dataset, 9) == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+
+
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+def test_a_generator_that_fails_once_loses_that_batch_alone():
+    source = DyingAtCorrupt({4})
+    read = source.read
+
+    def read_and_mend(index):
+        try:
+            return read(index)
+        finally:
+            if index == 4:
+                source.corrupt = set()
+
+    source.read = read_and_mend
+    with skipping(source) as dataset:
+        assert firsts(dataset, 10) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 0]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+def test_a_generator_that_dies_before_its_place_is_heard_of(on_error):
+    with skipping(DyingAtCorrupt(set()), on_error=on_error) as dataset:
+        firsts(dataset, 6)
+        state = dataset.state_dict()
+    with skipping(DyingAtCorrupt({2}), on_error=on_error) as dataset:
+        dataset.load_state_dict(state)
+        if on_error == "raise":
+            for _ in range(2):
+                with pytest.raises(OSError, match="batch 2 is corrupt"):
+                    dataset[0]
+        else:
+            assert firsts(dataset, 3) == [0, 1, 0]
+            assert dataset.stats().skipped_reads >= 1
+
+
+@pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_source_that_cannot_be_opened_is_a_failed_read(on_error):
+    fails = [2]
+
+    def unreliable():
+        if fails[0]:
+            fails[0] -= 1
+            raise OSError("no connection")
+        return iter(Corrupt(set()))
+
+    with EchoingPyDataset(
+        unreliable, steps_per_epoch=8, on_error=on_error, max_queue_size=1
+    ) as dataset:
+        if on_error == "raise":
+            while fails[0]:
+                with pytest.raises(OSError, match="no connection"):
+                    dataset[0]
+            assert firsts(dataset, 2) == [0, 1]
+        else:
+            assert firsts(dataset, 9) == [2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
 def test_an_endless_pydataset(numbered):
     class Endless(numbered):
         num_batches = None
@@ -96,6 +220,47 @@ def test_a_torch_dataloader():
         assert len(dataset) == 3
         assert firsts(dataset, 8) == [0, 0, 4, 4, 8, 8, 0, 0]
         assert trains(dataset)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="a DataLoader needs PyTorch")
+@pytest.mark.parametrize("is_batch_sampler", [False, True])
+def test_a_distributed_sampler_is_told_of_each_pass(is_batch_sampler):
+    import torch
+
+    def loader():
+        data = torch.utils.data.TensorDataset(torch.arange(12.0).reshape(12, 1))
+        sampler = torch.utils.data.DistributedSampler(data, num_replicas=2, rank=0, seed=3)
+        if not is_batch_sampler:
+            return sampler, torch.utils.data.DataLoader(data, batch_size=2, sampler=sampler)
+        batches = torch.utils.data.BatchSampler(sampler, 2, drop_last=False)
+        return sampler, torch.utils.data.DataLoader(data, batch_sampler=batches)
+
+    sampler, plain = loader()
+    expected = []
+    for number in range(4):
+        sampler.set_epoch(number)
+        expected += [int(x[0, 0]) for (x,) in plain]
+    assert expected[:3] != expected[3:6]
+    with EchoingPyDataset(loader()[1]) as dataset:
+        assert firsts(dataset, 12) == expected
+    with EchoingPyDataset(loader()[1]) as dataset:
+        firsts(dataset, 7)
+        state = dataset.state_dict()
+    with EchoingPyDataset(loader()[1]) as dataset:
+        dataset.load_state_dict(state)
+        assert firsts(dataset, 5) == expected[7:]
+
+
+@pytest.mark.parametrize("is_batched_after", [False, True])
+def test_a_repeated_grain_dataset_has_no_length(is_batched_after):
+    grain = pytest.importorskip("grain")
+    source = grain.MapDataset.source(list(X)).map(lambda x: (x, x))
+    source = source.repeat().batch(4) if is_batched_after else source.batch(4).repeat()
+    with pytest.raises(ValueError, match=r"^steps_per_epoch must be given for a source without"):
+        EchoingPyDataset(source)
+    with EchoingPyDataset(source, steps_per_epoch=3) as dataset:
+        assert len(dataset) == 3
+        assert firsts(dataset, 5) == [0, 4, 8, 0, 4]
 
 
 def test_no_library_is_imported_but_those_that_keras_imports():
