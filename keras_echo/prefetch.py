@@ -90,6 +90,7 @@ class Prefetcher(Generic[R]):
         self._leaving: set[threading.Thread] = set()
         self._is_pulling = False
         self._barrier: Barrier | None = None  # pulled, but not yet passed
+        self._is_asked = False  # the consumer waits for a result
         self._version = 0  # counts barriers: a process of an older version has outdated copies
         self._era = 0  # counts stops: a reader of an older era ends
 
@@ -98,7 +99,12 @@ class Prefetcher(Generic[R]):
 
     def __next__(self) -> R:
         with self._changed:
-            slot = self._wait_for_first()
+            self._is_asked = True
+            self._changed.notify_all()
+            try:
+                slot = self._wait_for_first()
+            finally:
+                self._is_asked = False
             self._window.popleft()
             self._changed.notify_all()
             self._start_readers()
@@ -111,14 +117,16 @@ class Prefetcher(Generic[R]):
         """Waits until results lie ready: `num_results`, or as many as the window holds.
 
         Returns:
-            Whether they do; False if the time was up, or `stop` was called meanwhile.
+            Whether they do; False if the time was up, `stop` was called meanwhile, or a barrier
+            stands before them.
         """
         wanted = min(num_results, self._window_size)
         with self._changed:
             era = self._era
             self._start_readers()
             self._changed.wait_for(
-                lambda: self._era != era or self._num_done >= wanted, timeout=timeout_seconds
+                lambda: self._era != era or self._num_done >= wanted or self._is_at_barrier,
+                timeout=timeout_seconds,
             )
             return self._num_done >= wanted
 
@@ -199,7 +207,9 @@ class Prefetcher(Generic[R]):
         """Takes the next task and opens its place in the window; None ends the reader."""
         with self._changed:
             has_work = self._changed.wait_for(
-                lambda: self._era != era or not (self._is_full or self._is_pulling),
+                lambda: (
+                    self._era != era or not (self._is_full or self._is_pulling or self._is_held)
+                ),
                 timeout=self._idle_seconds,
             )
             if self._era != era or not has_work:
@@ -209,9 +219,9 @@ class Prefetcher(Generic[R]):
             self._is_pulling = True
         slot: _Slot | None = None
         try:
-            slot = _Slot(self._pull(era), self._version)
-        except StoppedError:
-            pass
+            task = self._pull()
+            if not isinstance(task, Barrier):
+                slot = _Slot(task, self._version)
         except BaseException as error:
             slot = _Slot(None, self._version, error)
         with self._changed:
@@ -219,7 +229,7 @@ class Prefetcher(Generic[R]):
             if slot is not None:
                 self._window.append(slot)
             self._changed.notify_all()
-        return slot
+        return slot or self._claim(era)
 
     @property
     def _num_done(self) -> int:
@@ -229,23 +239,25 @@ class Prefetcher(Generic[R]):
     def _is_full(self) -> bool:
         return len(self._window) >= self._window_size
 
-    def _pull(self, era: int) -> Any:
-        """The next task; passes the barriers before it. Called by one reader at a time."""
-        while True:
-            if self._barrier is None:
-                task = next(self._tasks)
-                if not isinstance(task, Barrier):
-                    return task
-                self._barrier = task
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._era != era or all(slot.is_done for slot in self._window)
-                )
-                if self._era != era:
-                    raise StoppedError
+    @property
+    def _is_at_barrier(self) -> bool:
+        return self._barrier is not None and self._num_done == len(self._window)
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether a barrier stands before the next task and can't be passed yet."""
+        return self._barrier is not None and not (self._is_asked and not self._window)
+
+    def _pull(self) -> Any:
+        """Passes the barrier, if one is there; returns the next task or barrier."""
+        if self._barrier is not None:
             self._barrier.action()
             self._barrier = None
             self._version += 1
+        task = next(self._tasks)
+        if isinstance(task, Barrier):
+            self._barrier = task
+        return task
 
 
 def _stalled(seconds: float) -> str:

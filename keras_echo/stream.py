@@ -47,7 +47,9 @@ class Fresh(NamedTuple):
 
 @dataclass(frozen=True)
 class Barrier:
-    """Stands between tasks: those before it are done, none after it is begun, when it is passed.
+    """Stands between tasks, and is passed when the first result after it is asked for.
+
+    All results before it were taken then, and no task after it is begun.
 
     Attributes:
         action: Called then. Whatever was copied to a worker process before is out of date.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -25,6 +27,7 @@ class PyDatasetSource:
     def __init__(self, dataset: keras.utils.PyDataset, *, shuffle: bool) -> None:
         self._dataset = dataset
         self._shuffle = shuffle
+        self._told = _Told()
         if self.length == 0:
             raise ValueError(empty(dataset))
 
@@ -46,16 +49,22 @@ class PyDatasetSource:
     def reads(
         self, start: Position, first: tuple[Position, ...], seed: int
     ) -> Iterator[Read | Barrier]:
+        number = -1
         for position in first:
+            if position.number > number and self._has_hooks:
+                yield Barrier(partial(self._tell, position.number))
+            number = position.number
             yield self._read_at(position, seed)
+        if self._has_hooks:
+            yield Barrier(partial(self._begin_at, start))
         number, ordinal = start
         while True:
             length = self.length  # a source may change it between passes
             for place in itertools.count(ordinal) if length is None else range(ordinal, length):
                 yield self._read_at(Position(number, place), seed)
-            if self._is_told_of_epochs:
-                yield Barrier(self._begin_pass)
             number, ordinal = number + 1, 0
+            if self._has_hooks:
+                yield Barrier(partial(self._tell, number))
 
     def read(self, read: Read) -> Fresh:
         assert read.position is not None
@@ -69,13 +78,51 @@ class PyDatasetSource:
         return Read(position, int(_permutation(length, seed, position.number)[position.ordinal]))
 
     @property
-    def _is_told_of_epochs(self) -> bool:
+    def _has_hooks(self) -> bool:
         kind, base = type(self._dataset), keras.utils.PyDataset
         return (kind.on_epoch_end, kind.on_epoch_begin) != (base.on_epoch_end, base.on_epoch_begin)
 
-    def _begin_pass(self) -> None:
-        self._dataset.on_epoch_end()
-        self._dataset.on_epoch_begin()
+    def _tell(self, number: int) -> None:
+        """Calls the hooks of all passes up to this one that they weren't called for yet."""
+        if number < self._told.last_pass and not self._told.has_warned:
+            self._told.has_warned = True
+            warnings.warn(
+                _cannot_go_back(number, self._told.last_pass), RuntimeWarning, stacklevel=2
+            )
+        while self._told.last_pass < number:
+            # In this order, as fit() does, which also begins with an end.
+            self._dataset.on_epoch_end()
+            self._dataset.on_epoch_begin()
+            self._told.last_pass += 1
+
+    def _begin_at(self, start: Position) -> None:
+        # The end of a pass needs nothing of it, so that the next one may have begun.
+        is_over = start.ordinal == self.length and start.number < self._told.last_pass
+        number = start.number + is_over
+        self._tell(number)
+        self._told.last_pass = number
+
+
+@dataclass
+class _Told:
+    """What a source was told of.
+
+    Attributes:
+        last_pass: Number of the last pass that its hooks were called for.
+        has_warned: Whether the user knows that a pass can't be had again.
+    """
+
+    last_pass: int = -1
+    has_warned: bool = False
+
+
+def _cannot_go_back(number: int, last_pass: int) -> str:
+    return (
+        f"Batches of pass {number} are read again, but the source's own on_epoch_end or "
+        f"on_epoch_begin was called for pass {last_pass} already, so they may not be the same "
+        "ones. To go back exactly, load the state into a newly built dataset, or leave the order "
+        "to keras_echo: drop the hooks and pass shuffle=True."
+    )
 
 
 class ArraySource:

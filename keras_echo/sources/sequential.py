@@ -64,8 +64,12 @@ def set_epoch(loader: Any) -> Callable[[int], None]:
     `set_epoch`.
     """
     batch_sampler = getattr(loader, "batch_sampler", None)
-    parts = (loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
-    told = {id(part): part for part in parts if hasattr(part, "set_epoch")}
+    parts: tuple[Any, ...] = (
+        loader.sampler,
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
+    told: dict[int, Any] = {id(part): part for part in parts if hasattr(part, "set_epoch")}
 
     def before_pass(number: int) -> None:
         for part in told.values():
