@@ -70,9 +70,15 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(expected(name, f"be {shown}", value, "Leave it out for the first"))
 
 
-def check_count(name: str, value: object, least: int) -> None:
-    """Raises TypeError if `value` is no integer, ValueError if it is below `least`."""
+def check_count(name: str, value: object, least: int) -> int:
+    """Returns a count as a Python int, which JSON knows.
+
+    Raises:
+        TypeError: If it is no integer; NumPy's are.
+        ValueError: If it is below `least`.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(expected(name, "be an integer", value, f"Pass {least} or more"))
     if value < least:
         raise ValueError(expected(name, f"be at least {least}", value, f"Pass {least} or more"))
+    return int(value)

@@ -21,7 +21,7 @@ from keras_echo.pipeline import Settings
 from keras_echo.placement import waiting_place
 from keras_echo.probe import Probe
 from keras_echo.sources import as_source
-from keras_echo.state import State
+from keras_echo.state import State, factor_of
 from keras_echo.stats import EchoStats
 
 if TYPE_CHECKING:
@@ -115,16 +115,16 @@ class EchoingPyDataset(keras.utils.PyDataset):
         arguments.check_choice("echo", echo, ("batch", "example"))
         arguments.check_choice("placement", placement, ("auto", "host", "device"))
         arguments.check_choice("on_error", on_error, ("raise", "skip"))
-        arguments.check_count("shuffle_buffer", shuffle_buffer, 0)
-        arguments.check_count("batch_size", batch_size, 1)
-        for name, count, least in (
-            ("steps_per_epoch", steps_per_epoch, 1),
-            ("seed", seed, 0),
-            ("workers", workers, 1),
-            ("max_queue_size", max_queue_size, 1),
-        ):
-            if count is not None:
-                arguments.check_count(name, count, least)
+        shuffle_buffer = arguments.check_count("shuffle_buffer", shuffle_buffer, 0)
+        batch_size = arguments.check_count("batch_size", batch_size, 1)
+        if steps_per_epoch is not None:
+            steps_per_epoch = arguments.check_count("steps_per_epoch", steps_per_epoch, 1)
+        if seed is not None:
+            seed = arguments.check_count("seed", seed, 0)
+        if workers is not None:
+            workers = arguments.check_count("workers", workers, 1)
+        if max_queue_size is not None:
+            max_queue_size = arguments.check_count("max_queue_size", max_queue_size, 1)
         wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
         self._factor = factor = (
             echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
@@ -226,6 +226,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             ValueError: If `state` doesn't come from `state_dict`, or from another kind of `echo`.
         """
         loaded = State.from_json(state)
+        factor = factor_of(state)
         if loaded.num_steps and (loaded.examples is not None) != (self._echo == "example"):
             raise ValueError(
                 expected(
@@ -235,7 +236,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
                     "Build the dataset with the arguments of the one whose state it is",
                 )
             )
-        self.echo_factor = state.get("echo_factor", self.echo_factor)
+        self.echo_factor = factor
         self._feed.go_on_from(loaded)
 
     def as_tf_dataset(self, element_spec: Any = None) -> Any:

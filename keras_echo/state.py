@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.echoing import Use
 from keras_echo.examples import NOTHING_HELD, Block, Held
+from keras_echo.factor import check_factor
 from keras_echo.stream import START, Fresh, Position
 
 _VERSION = 1
@@ -43,18 +45,27 @@ class ExampleState:
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> ExampleState:
-        """The reverse of `as_json`."""
-        return cls(
-            batch_size=int(state["batch_size"]),
-            num_taken=int(state["num_taken"]),
-            blocks=tuple(
-                Block(Position(int(number), int(ordinal)), int(first), int(num))
-                for number, ordinal, first, num in state["blocks"]
-            ),
-            held=Held(
-                np.cumsum(state["steps"], dtype=np.int64), np.array(state["num_uses"], np.int64)
-            ),
+        """The reverse of `as_json`.
+
+        Raises:
+            ValueError: If `state` doesn't come from `as_json`.
+        """
+        numbers = np.cumsum([_count(step) for step in state["steps"]], dtype=np.int64)
+        num_uses = np.array([_count(num) for num in state["num_uses"]], np.int64)
+        blocks = tuple(
+            Block(_position(number, ordinal), _count(first), _count(num))
+            for number, ordinal, first, num in state["blocks"]
         )
+        batch_size, num_taken = _count(state["batch_size"]), _count(state["num_taken"])
+        _check(batch_size <= num_taken, "batch_size")
+        _check(all(a.end <= b.first for a, b in pairwise(blocks)), "blocks")
+        _check(all(a.position < b.position for a, b in pairwise(blocks)), "blocks")
+        _check(len(numbers) == len(num_uses), "num_uses")
+        _check(bool((np.diff(numbers) > 0).all()), "steps")
+        _check(not len(numbers) or int(numbers[-1]) < num_taken, "num_taken")
+        of_blocks = [(block.first <= numbers) & (numbers < block.end) for block in blocks]
+        _check(bool(np.any(of_blocks, axis=0).all()) if of_blocks else not len(numbers), "blocks")
+        return cls(batch_size, num_taken, blocks, Held(numbers, num_uses))
 
 
 @dataclass(frozen=True)
@@ -118,28 +129,67 @@ class State:
         try:
             if state["version"] != _VERSION:
                 raise ValueError(f"version {state['version']}")
-            return cls(
-                seed=int(state["seed"]),
-                position=Position(*map(int, state["position"])),
-                num_uses=int(state["num_uses"]),
-                credit=float(state["credit"]),
-                num_drawn=int(state["num_drawn"]),
-                held=tuple(
-                    Use(Fresh(Position(int(number), int(ordinal)), None), bool(is_only))
-                    for number, ordinal, is_only in state["held"]
-                ),
-                num_steps=int(state["num_steps"]),
-                num_fresh=int(state["num_fresh"]),
-                examples=(
-                    None if state["examples"] is None else ExampleState.from_json(state["examples"])
-                ),
+            position, credit = _position(*state["position"]), state["credit"]
+            _check(isinstance(credit, (int, float)) and 0 <= credit < 1, "credit")
+            held = tuple(
+                Use(Fresh(_position(number, ordinal), None), _flag(is_only))
+                for number, ordinal, is_only in state["held"]
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                expected(
-                    "state",
-                    f"be what state_dict() returned, version {_VERSION}",
-                    state,
-                    "Save dataset.state_dict() as it is, and load it with the same keras_echo",
-                )
-            ) from error
+            examples = state["examples"]
+            loaded = cls(
+                seed=_count(state["seed"], most=2**128),
+                position=position,
+                num_uses=_count(state["num_uses"]),
+                credit=float(credit),
+                num_drawn=_count(state["num_drawn"]),
+                held=held,
+                num_steps=_count(state["num_steps"]),
+                num_fresh=_count(state["num_fresh"]),
+                examples=None if examples is None else ExampleState.from_json(examples),
+            )
+            _check(loaded.num_uses <= loaded.num_drawn + len(held), "num_uses")
+            _check(not (held and examples), "held")
+            _check(max(loaded.positions_held, default=START) <= position, "held")
+            return loaded
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(_foreign(state)) from error
+
+
+def factor_of(state: dict[str, Any]) -> float:
+    """The echoing factor in what `state_dict` returned.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        return check_factor("echo_factor", state["echo_factor"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(_foreign(state)) from error
+
+
+def _foreign(state: object) -> str:
+    return expected(
+        "state",
+        f"be what state_dict() returned, version {_VERSION}",
+        state,
+        "Save dataset.state_dict() as it is, and load it with the same keras_echo",
+    )
+
+
+def _check(is_right: bool, name: str) -> None:
+    if not is_right:
+        raise ValueError(f"{name} contradicts the rest of the state, or is out of range")
+
+
+def _count(value: object, most: int = 2**62) -> int:
+    _check(type(value) is int and 0 <= value < most, "a count")
+    return cast("int", value)
+
+
+def _flag(value: object) -> bool:
+    _check(isinstance(value, bool), "a flag")
+    return cast("bool", value)
+
+
+def _position(number: object, ordinal: object) -> Position:
+    return Position(_count(number), _count(ordinal))
