@@ -20,8 +20,9 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
     """The uses of whole batches, each with the state of the stream behind it.
 
     Args:
-        upstream: Yields once more what `state` holds, in the order of `state.positions_held`.
-        fresh: Yields the fresh batches from `state.position` on.
+        upstream: All reads.
+        fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
+            fresh batches from `state.position` on.
         state: Where to begin.
         factor: Returns the echoing factor.
         shuffle_buffer: Batches in the shuffle buffer.
@@ -42,7 +43,7 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         self._state = state
         self._shuffle_buffer = shuffle_buffer
         self._place = place
-        self._held: dict[Position, Fresh] = {}
+        self._held: dict[Position, Fresh | None] = {}
         self._echo = Echo(
             map(self._placed, fresh),
             factor,
@@ -50,6 +51,7 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
             num_uses=state.num_uses,
             num_fresh=state.num_fresh,
         )
+        self._has_begun = False
         self._uses: ShuffleBuffer[Use[Fresh]] | None = None
 
     def __next__(self) -> tuple[Use[Waiting], State]:
@@ -60,19 +62,29 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         return Use(use.item.batch, use.is_only), self._state
 
     def _placed(self, fresh: Fresh) -> Fresh:
+        if self._fresh.position != self._state.position and not self._has_begun:
+            self._echo.num_uses = 0  # the batch in use can't be read again: its uses go with it
+        self._has_begun = True
         return fresh._replace(batch=self._place(fresh.batch))
 
     def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
-        """The shuffle buffer; what it held when the stream was interrupted is read again."""
-        while len(self._held) < len(self._state.positions_held):
-            fresh = next(self._upstream)
-            self._held[fresh.position] = self._placed(fresh)
+        """The shuffle buffer; what it held when the stream was interrupted is read again.
+
+        What can't be read again is left out, with its uses.
+        """
+        for position in self._state.positions_held[len(self._held) :]:
+            fresh = self._fresh.again()
+            self._held[position] = fresh and fresh._replace(batch=self._place(fresh.batch))
         return ShuffleBuffer(
             self._echo,
             self._shuffle_buffer,
             seed=self._state.seed,
             num_drawn=self._state.num_drawn,
-            held=tuple(Use(self._held[use.item.position], use.is_only) for use in self._state.held),
+            held=tuple(
+                Use(fresh, use.is_only)
+                for use in self._state.held
+                if (fresh := self._held[use.item.position]) is not None
+            ),
         )
 
     def _state_behind(self, uses: ShuffleBuffer[Use[Fresh]]) -> State:

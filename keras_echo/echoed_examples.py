@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.echoing import Use
-from keras_echo.examples import Block, ExampleEcho
+from keras_echo.examples import Block, ExampleEcho, Held
 from keras_echo.placement import HostBatch
 from keras_echo.state import ExampleState, State
 from keras_echo.storage import Examples, Storage
@@ -45,8 +45,9 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
     last batch of a pass may be shorter. Its examples, like all others, fill up the next batches.
 
     Args:
-        upstream: Yields once more what `state` holds, in the order of `state.positions_held`.
-        fresh: Yields the fresh batches from `state.position` on.
+        upstream: All reads.
+        fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
+            fresh batches from `state.position` on.
         state: Where to begin.
         factor: Returns the echoing factor.
         shuffle_buffer: Examples in the buffer, at least those of one batch; 0 means 8 batches.
@@ -74,6 +75,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
         self._num_read = max([before.num_taken, *(block.end for block in before.blocks)])
         self._blocks: list[Block] = []  # what is in the buffer or still to come there
         self._reads: deque[_Read] = deque()  # what is still to come
+        self._num_again = 0  # blocks that were read again, or left out
         self._echo: ExampleEcho | None = None
 
     def __next__(self) -> tuple[Use[HostBatch], State]:
@@ -88,12 +90,20 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
     def _begun(self) -> tuple[ExampleEcho, Storage]:
         """The buffer; what it held when the stream was interrupted is read again."""
         before = self._before
-        for block in before.blocks[len(self._blocks) :]:
-            self._add(block, _as_before(block, next(self._upstream)))
+        for block in before.blocks[self._num_again :]:
+            if (fresh := self._fresh.again()) is not None:
+                self._add(block, _as_before(block, fresh))
+            self._num_again += 1
         while not before.batch_size and len(self._blocks) < _BATCHES_TO_LEARN_THE_SIZE:
             self._read()
         self._batch_size = before.batch_size or max(block.num for block in self._blocks)
-        numbers, _ = before.held
+        numbers, num_uses = before.held
+        if before.blocks:  # what can't be read again is left out, with its uses
+            is_there = np.isin(
+                np.searchsorted([block.end for block in before.blocks], numbers, side="right"),
+                [before.blocks.index(block) for block in self._blocks if block in before.blocks],
+            )
+            numbers, num_uses = numbers[is_there], num_uses[is_there]
         capacity = max(
             self._shuffle_buffer or _DEFAULT_BATCHES * self._batch_size,
             self._batch_size,
@@ -105,7 +115,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
             seed=self._state.seed,
             num_drawn=self._state.num_drawn,
             num_taken=before.num_taken,
-            held=before.held,
+            held=Held(numbers, num_uses),
         )
         if not self._reads:
             self._read()
@@ -122,6 +132,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
         if not self._reads:
             self._read()
         block, examples = self._reads[0]
+        echo.num_taken = max(echo.num_taken, block.first)  # the one before may be left out
         begin = echo.num_taken - block.first
         end = min(begin + num_missing, block.num)
         self._storage.put(echo.take(end - begin), examples, slice(begin, end))

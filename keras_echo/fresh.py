@@ -50,6 +50,18 @@ class FreshBatches(Iterator[Fresh]):
                 self.position = fresh.position
                 return fresh
 
+    def again(self) -> Fresh | None:
+        """The next of the batches that a state holds; None if it can't be read and is skipped."""
+        try:
+            return next(self._upstream)
+        except (EmptyPassError, StoppedError):
+            raise
+        except Exception as error:
+            if self._most_failures == 1:
+                raise
+            self._skip(error)
+            return None
+
     def _skip(self, error: Exception) -> None:
         if self._meter.num_skipped == 0:
             notes = " ".join(getattr(error, "__notes__", []))

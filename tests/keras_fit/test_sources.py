@@ -114,6 +114,45 @@ def test_a_sequence_with_corrupt_batches_resumes_where_it_was(corrupt, num_befor
         assert firsts(dataset, 20) == whole
 
 
+@pytest.mark.parametrize("kind", ["sequence", "PyDataset"])
+@pytest.mark.parametrize("echo", ["batch", "example"])
+def test_what_a_buffer_held_is_left_out_where_it_cannot_be_read_again(numbered, echo, kind):
+    class Failing(numbered):
+        corrupt = frozenset()
+
+        def __getitem__(self, index):
+            if index in self.corrupt:
+                raise OSError(f"batch {index} is corrupt")
+            return super().__getitem__(index)
+
+    source = Failing(10, batch_size=2)
+
+    def dataset():
+        wrapped = source if kind == "PyDataset" else lambda: map(source.__getitem__, range(10))
+        return EchoingPyDataset(
+            wrapped,
+            echo=echo,
+            echo_factor=3,
+            shuffle_buffer=6,
+            shuffle=False,
+            steps_per_epoch=8,
+            on_error="skip",
+            seed=1,
+        )
+
+    with dataset() as one:
+        firsts(one, 9)
+        state = one.state_dict()
+        held = {ordinal for _, ordinal, *_ in state["held"] or state["examples"]["blocks"]}
+    source.corrupt = frozenset({min(held), max(held)})
+    with dataset() as other:
+        other.load_state_dict(state)
+        with pytest.warns(RuntimeWarning, match="is corrupt"):
+            numbers = firsts(other, 12)
+        assert not source.corrupt & set(numbers)
+        assert other.stats().skipped_reads >= len(source.corrupt)
+
+
 @pytest.mark.filterwarnings("ignore:A read failed and was skipped:RuntimeWarning")
 def test_skipping_resumes_by_value():
     evens = Corrupt({1, 3, 5, 7, 9})
