@@ -35,8 +35,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
     An epoch is a fixed number of optimizer steps, whatever the echoing factor: with factor e, an
     epoch reads 1/e of a pass, and the next one goes on where it stopped. At factor 1 the dataset
-    is transparent: the source's batches, in the source's order (with `echo="example"`, if
-    `shuffle_buffer=1` and all batches have the same size).
+    is transparent: the source's batches, in its order unless `shuffle` draws another (with
+    `echo="example"`, if `shuffle_buffer=1` and all batches have the same size). So training is bit
+    for bit that of `fit(source, shuffle=False)`, with `shuffle=False` or a source in sequence.
 
     Reading happens on threads, or in processes where the source asks for them, that belong to the
     dataset and read ahead of training by `max_queue_size` batches. They end by themselves a few
