@@ -69,7 +69,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         TypeError: If an argument is of the wrong type.
         ValueError: If an argument has a wrong value.
 
-    Example:
+    Examples:
         >>> dataset = keras_echo.EchoingPyDataset(source)
         >>> model.fit(dataset, callbacks=[keras_echo.DataEchoCallback(dataset, "logs")])
     """

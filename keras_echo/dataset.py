@@ -88,7 +88,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         TypeError: If an argument is of the wrong type.
         ValueError: If an argument has a wrong value, or the source is empty.
 
-    Example:
+    Examples:
         >>> dataset = EchoingPyDataset((x_train, y_train), echo_factor=4, batch_size=64)
         >>> model.fit(dataset, epochs=10)
     """
@@ -255,7 +255,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             ImportError: If TensorFlow isn't installed.
             ValueError: If a batch has anything but None and arrays with a batch dimension.
 
-        Example:
+        Examples:
             >>> task = keras_hub.models.ImageClassifier(...)
             >>> task.fit(dataset.as_tf_dataset(), shuffle=False, epochs=10)
         """
@@ -270,7 +270,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Raises:
             ImportError: If Grain isn't installed.
 
-        Example:
+        Examples:
             >>> task.fit(dataset.as_grain(), steps_per_epoch=len(dataset), epochs=10)
         """
         return to_grain.as_grain(self._feed, self.state_dict, self.load_state_dict)

@@ -26,7 +26,7 @@ class EchoFactor:
         TypeError: If the value isn't a real number.
         ValueError: If it is below 1, infinite or not a number.
 
-    Example:
+    Examples:
         >>> factor = EchoFactor(2.0)
         >>> factor.value = 3.5
         >>> factor

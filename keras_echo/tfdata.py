@@ -31,7 +31,7 @@ def echo(
         TypeError: If the factor isn't a real number.
         ValueError: If it is below 1, infinite or not a number.
 
-    Example:
+    Examples:
         >>> factor = EchoFactor(4.0)
         >>> dataset = dataset.repeat().apply(keras_echo.echo(factor, shuffle_buffer=1000))
         >>> model.fit(dataset.batch(32), steps_per_epoch=500)  # the echo hides the length

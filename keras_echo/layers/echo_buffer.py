@@ -63,7 +63,7 @@ class EchoBuffer(keras.layers.Layer):
         TypeError: If an argument is of the wrong type.
         ValueError: If an argument has a wrong value.
 
-    Example:
+    Examples:
         >>> buffer = EchoBuffer(echo_factor=4, capacity=4096, seed=0)
         >>> for batch in itertools.islice(batches, 2048 // 64):
         ...     buffer.store(batch)

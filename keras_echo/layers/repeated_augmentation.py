@@ -33,7 +33,7 @@ class RepeatedAugmentation(keras.layers.Wrapper):
             do nothing, and the number of examples stays. True by default, as in Keras's own
             augmentation layers.
 
-    Example:
+    Examples:
         >>> augment = RepeatedAugmentation(keras.layers.RandomFlip(seed=0), copies=4)
         >>> augment({"images": images, "labels": labels})["images"].shape[0]  # 4 * len(images)
     """

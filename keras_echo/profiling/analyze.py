@@ -16,7 +16,7 @@ from keras_echo.profiling.report import render, to_dict
 from keras_echo.profiling.result import StepBreakdown
 from keras_echo.profiling.xspace import TraceError, unreadable
 
-_SUFFIXES = (".xplane.pb", *kineto.SUFFIXES)
+_XSPACE = ".xplane.pb"
 _HINT = (
     "Give a TensorBoard log directory with profiles in it, such as DataEchoCallback's log_dir, "
     "or one that TensorBoard's profile_batch= or the backend's profiler wrote to"
@@ -27,8 +27,9 @@ def analyze(logdir: str | os.PathLike[str]) -> list[StepBreakdown]:
     """Says, for every trace below a directory, what a step and its input cost.
 
     Any trace will do: keras_echo's own, those of Keras's TensorBoard callback, of plain
-    `tf.profiler` and `jax.profiler` sessions, and of torch.profiler's
-    `tensorboard_trace_handler`.
+    `tf.profiler` and `jax.profiler` sessions, and of torch.profiler, whether its
+    `tensorboard_trace_handler` or `export_chrome_trace()` wrote it. Other JSON files are passed
+    over.
 
     Args:
         logdir: A TensorBoard log directory, or one trace file.
@@ -63,7 +64,7 @@ def analyze_file(path: str | os.PathLike[str], *, echo_factor: float = 1.0) -> S
     Raises:
         TraceError: The file cannot be read, or is no trace.
     """
-    read = kineto.read if str(path).endswith(kineto.SUFFIXES) else xspace.read
+    read = xspace.read if str(path).endswith(_XSPACE) else kineto.read
     return breakdown(extract(read(path)), echo_factor=echo_factor, path=str(path))
 
 
@@ -144,10 +145,10 @@ def _traces(root: Path) -> tuple[list[Path], list[OSError]]:
     except OSError as error:
         raise unreadable(root, error) from None
     if is_file:
-        if root.name.endswith(_SUFFIXES):
+        if root.name.endswith(_XSPACE) or kineto.is_trace(root):
             return [root], []
-        must = f"end in {', '.join(_SUFFIXES)}"
-        raise TraceError(expected(str(root), must, root.name, _HINT))
+        must = f"be an *{_XSPACE} file or a trace that torch.profiler exported"
+        raise TraceError(expected(str(root), must, "another kind of file", _HINT))
     if not is_directory:
         raise TraceError(expected("logdir", "be a directory", str(root), _HINT))
     found: list[Path] = []
@@ -163,9 +164,10 @@ def _traces(root: Path) -> tuple[list[Path], list[OSError]]:
         # Windows that are still being recorded lie in hidden directories.
         folders[:] = sorted(name for name in folders if not name.startswith(names.WINDOW))
         found += [
-            Path(folder, name)
-            for name in files
-            if name.endswith(_SUFFIXES) and not name.startswith(".")
+            path
+            for path in (Path(folder, name) for name in files if not name.startswith("."))
+            if path.name.endswith(_XSPACE)
+            or (path.name.endswith(kineto.SUFFIXES) and kineto.is_trace(path))
         ]
     if not found and not blocked:
         raise TraceError(expected("logdir", "hold profiler traces", str(root), _HINT))

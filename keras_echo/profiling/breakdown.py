@@ -28,15 +28,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_echo.profiling.result import (
-    MISSING_DEVICE,
     MISSING_READERS,
     MISSING_READS,
-    MISSING_STEPS,
-    MISSING_WAITS,
     MISSING_WORK,
     STARVED,
     Bound,
     StepBreakdown,
+    missing_device,
+    missing_steps,
+    missing_waits,
 )
 from keras_echo.profiling.spans import Spans, by_start, merge, overlap, starts_in
 
@@ -58,7 +58,7 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
     steps = _contiguous(spans.steps)
     total = float(np.sum(steps[:, 1] - steps[:, 0]))
     if not total > 0.0:
-        return _unknown(spans, path, (MISSING_STEPS,))
+        return _unknown(spans, path, (missing_steps(spans.backend),))
     # One call of the train function fetches one batch per optimizer step.
     fetched = float(np.mean(starts_in(spans.waits, steps))) if spans.marked else 1.0
     per_call = max(1, round(fetched))
@@ -148,10 +148,10 @@ def _readers(spans: Spans) -> int | None:
 
 def _gaps(spans: Spans, hungry: bool) -> tuple[str, ...]:
     lacks = (
-        (MISSING_WAITS, not spans.sees_waits),
+        (missing_waits(spans.backend), not spans.sees_waits),
         (MISSING_READS, not spans.reads and not (hungry and spans.works_ahead is not None)),
         (MISSING_READERS, bool(spans.reads) and spans.num_readers is None and not hungry),
-        (MISSING_DEVICE, spans.asynchronous and not len(spans.busy)),
+        (missing_device(spans.backend), spans.asynchronous and not len(spans.busy)),
     )
     return tuple(text for text, holds in lacks if holds)
 

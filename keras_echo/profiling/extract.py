@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_echo.profiling import names, xspace
-from keras_echo.profiling.inputs import find_reads, find_waits, noted_full_load_seconds, works_ahead
+from keras_echo.profiling.inputs import (
+    TORCH_LOADER,
+    find_reads,
+    find_waits,
+    noted_full_load_seconds,
+    works_ahead,
+)
 from keras_echo.profiling.plane import Plane
 from keras_echo.profiling.spans import Spans, merge, no_spans
-from keras_echo.profiling.steps import marked_steps, ready_step_seconds, unmarked_steps
+from keras_echo.profiling.steps import (
+    marked_steps,
+    ready_step_seconds,
+    unmarked_steps,
+    without_ends,
+)
 
 if TYPE_CHECKING:
     from keras_echo.profiling.spans import Array
@@ -40,6 +51,8 @@ def extract(space: Any) -> Spans:
     waits, fetch = find_waits(host, line)
     if line is None:
         steps = unmarked_steps(host, waits)
+    elif backend == "torch" and fetch is not None and fetch.startswith(TORCH_LOADER):
+        waits = without_ends(host, line, steps, waits)
     device_busy = [merge(_device_spans(device)) for device in devices]
     device_seen = any(len(spans) for spans in device_busy)
     busy = merge(np.concatenate(device_busy)) if device_seen else _executor_spans(host, backend)

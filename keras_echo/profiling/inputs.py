@@ -21,6 +21,8 @@ _TF_STAGE = re.compile(r"Iterator::")
 # Stages of tf.data that have threads of their own, and the one that may hide threads of Python.
 _TF_AHEAD = re.compile(r"Iterator::.*::(Prefetch|MapAndBatch|ParseExample|Parallel\w+)(\[\d+\])?$")
 _TF_OPAQUE = re.compile(r"Iterator::.*::Generator$")
+TORCH_LOADER = "enumerate(DataLoader)#"
+"""How the name of the event begins that shows a fetch of PyTorch's DataLoader."""
 _TORCH_FETCH = re.compile(r"enumerate\(DataLoader\)#_\w+\.__next__$")
 # The rest is how Python tracers spell what Keras calls: JAX's `$file.py:1 name`, PyTorch's
 # `path/file.py(1): name`. All data adapters of Keras hand out their batches through one of these.

@@ -7,9 +7,11 @@ become lines of the plane `/host:CPU`, streams of a GPU lines of `/device:GPU:<n
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
@@ -19,8 +21,20 @@ from keras_echo.profiling.xspace import PlaneBuilder, TraceError
 if TYPE_CHECKING:
     import os
 
-SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
-"""How the files end that torch.profiler's `tensorboard_trace_handler` writes."""
+SUFFIXES = (".json", ".json.gz")
+"""How the files end that torch.profiler writes; other files end so as well."""
+
+_HANDLER_SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
+_HEAD_BYTES = 1 << 18
+MAX_BYTES = 1 << 30
+"""The largest trace that is read, in bytes of JSON; in memory it takes several times as much."""
+_GZIP = b"\x1f\x8b"
+_EVENTS = re.compile(rb'"traceEvents"\s*:')
+# Traces that TensorFlow and JAX write beside an XSpace are of Chrome's format too, without these.
+_MARKS = re.compile(
+    rb'"schemaVersion"\s*:|"cat"\s*:\s*"'
+    rb'(cpu_op|user_annotation|python_function|kernel|gpu_mem\w+|cuda_\w+)"'
+)
 
 # Copies of host annotations on the device's lines; the host's own are there already.
 _MIRRORED = frozenset({"gpu_user_annotation"})
@@ -109,8 +123,32 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
     return space
 
 
+def is_trace(path: str | os.PathLike[str]) -> bool:
+    """Says whether a file is a trace of torch.profiler, by its name or else by its beginning.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The answer; for a file that cannot be read, its name decides.
+    """
+    if str(path).endswith(_HANDLER_SUFFIXES):
+        return True
+    try:
+        # Opening a pipe would wait without end.
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            zipped = file.read(2) == _GZIP
+            file.seek(0)
+            head = (gzip.GzipFile(fileobj=file) if zipped else file).read(_HEAD_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return bool(_EVENTS.search(head) and _MARKS.search(head))
+
+
 def read(path: str | os.PathLike[str]) -> Any:
-    """Reads a file that torch.profiler's `tensorboard_trace_handler` wrote, as XSpace.
+    """Reads a file that torch.profiler wrote, gzipped or not, as XSpace.
 
     Args:
         path: The file.
@@ -121,10 +159,22 @@ def read(path: str | os.PathLike[str]) -> Any:
     Raises:
         TraceError: The file cannot be read, or is no such trace.
     """
-    data = xspace.contents(path)
     try:
-        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        size = Path(path).stat().st_size
+    except (OSError, ValueError) as error:
+        raise xspace.unreadable(path, error) from None
+    data = xspace.contents(path) if size <= MAX_BYTES else b""
+    try:
+        text = data
+        if data[:2] == _GZIP:
+            with gzip.open(io.BytesIO(data)) as file:
+                text = file.read(MAX_BYTES + 1)
+        if max(size, len(text)) > MAX_BYTES:
+            must, got = f"be at most {MAX_BYTES} bytes of JSON", "more"
+            raise TraceError(expected(str(path), must, got, "Record fewer steps"))
         trace = json.loads(text)
+    except TraceError:
+        raise
     except (ValueError, EOFError, OSError, zlib.error, RecursionError):
         remedy = "Record the trace anew, and stop the profiler before the process ends"
         got = "an empty file" if not data else "damaged or foreign content"

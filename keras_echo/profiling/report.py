@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from keras_echo.profiling.result import STARVED
+
 if TYPE_CHECKING:
     from keras_echo.profiling.result import StepBreakdown
 
@@ -35,20 +37,26 @@ def verdict(breakdown: StepBreakdown) -> str:
     low, high = breakdown.ratio_range
     if not breakdown.steps:
         return "Nothing can be said: no training steps were found."
+    starved = breakdown.starved_fraction >= STARVED
+    waits = f"training waits {breakdown.starved_fraction:.0%} of the time"
     if not math.isfinite(breakdown.ratio):
+        if starved:
+            return f"T{waits[1:]}; whether echoing helps cannot be told from this trace."
         return "Whether training waits for its input cannot be told from this trace."
     if high <= _NOISE:
+        if starved:
+            return f"Echoing would not save time, but reading ahead would: {waits}."
         return "Not input-bound: echoing would not save time."
-    if breakdown.input_bound:
+    if _helps(breakdown):
         uses = f"{low:.1f}" if breakdown.bound == "exact" else f"{low:.1f} to {high:.1f}"
         return (
             f"Input-bound: each fresh batch can be used {uses} times before the extra steps "
             "cost time."
         )
-    if breakdown.starved_fraction >= 0.05:
+    if starved:
         return (
-            f"Training waits {breakdown.starved_fraction:.0%} of the time; whether echoing helps "
-            "depends on the reading time, which the trace does not show."
+            f"T{waits[1:]}; whether echoing helps depends on the reading time, which the trace "
+            "does not show."
         )
     if not math.isfinite(breakdown.wait_fraction):
         return f"At most a factor of {high:.1f} is to be gained; the trace does not show the wait."
@@ -104,10 +112,16 @@ def _downstream(breakdown: StepBreakdown) -> str:
     return least + text if math.isfinite(breakdown.downstream_seconds) else "unknown"
 
 
+def _helps(breakdown: StepBreakdown) -> bool:
+    """Returns whether R is known to be more than 1, and by more than noise."""
+    return breakdown.input_bound and breakdown.ratio_range[0] > _NOISE
+
+
 def _factor(breakdown: StepBreakdown) -> str:
+    if not _helps(breakdown):
+        known = breakdown.ratio_range[1] <= _NOISE
+        return "1.0 (no echoing)" if known else "1.0 until more is known"
     factor = f"{breakdown.recommended_factor:.1f}"
-    if breakdown.bound == "upper" and breakdown.ratio > _NOISE:
-        return f"{factor} until more is known"
     least = "at least " if breakdown.bound == "lower" else ""
     return (
         f"{factor} recommended; the cost model predicts {least}{breakdown.speedup():.1f}x the "

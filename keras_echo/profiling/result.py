@@ -11,25 +11,46 @@ Bound = Literal["exact", "lower", "upper"]
 STARVED = 0.05
 """From this share of a step spent waiting on, a window counts as starved."""
 
-MISSING_STEPS = (
-    "no training steps: profile through keras_echo.DataEchoCallback, or wrap every training step "
-    "in the profiler's own annotation (tf.profiler.experimental.Trace with step_num= and _r=1, "
-    "jax.profiler.StepTraceAnnotation, or call step() of torch.profiler.profile)"
-)
-MISSING_WAITS = (
-    "no input wait: train on a keras_echo.EchoingPyDataset, or record with the profiler's Python "
-    "tracer switched on (for JAX, python_tracer_level = 1 in jax.profiler.ProfileOptions)"
-)
+_MARK_STEPS = {
+    "tensorflow": "tf.profiler.experimental.Trace with step_num= and _r=1",
+    "jax": "jax.profiler.StepTraceAnnotation",
+    "torch": "call step() of torch.profiler.profile",
+}
+_SHOW_WAITS = {
+    "tensorflow": "record with host_tracer_level = 2 in tf.profiler.experimental.ProfilerOptions",
+    "jax": "record with python_tracer_level = 1 in jax.profiler.ProfileOptions",
+    "torch": "take the batches from a torch DataLoader within the window",
+}
+
+
+def missing_steps(backend: str) -> str:
+    """Says that no step was found, and how to mark steps with the profiler of the backend."""
+    how = _MARK_STEPS.get(backend) or ", ".join(_MARK_STEPS.values())
+    return (
+        "no training steps: profile through keras_echo.DataEchoCallback, or mark every training "
+        f"step with the profiler's own annotation ({how})"
+    )
+
+
+def missing_waits(backend: str) -> str:
+    """Says that no wait would be seen, and how to record it with the profiler of the backend."""
+    how = _SHOW_WAITS.get(backend, "record with the profiler's host tracer switched on")
+    return f"no input wait: train on a keras_echo.EchoingPyDataset, or {how}"
+
+
+def missing_device(backend: str) -> str:
+    """Says that the trace holds no work of a device, and how to record it."""
+    text = "no device events: switch the profiler's device tracer on"
+    on_cpu = "; on a CPU, JAX runs small steps on the training thread, which shows none"
+    return text + on_cpu if backend == "jax" else text
+
+
 MISSING_READS = (
     "no upstream reads, so R is a bound: train on a keras_echo.EchoingPyDataset to have them marked"
 )
 MISSING_READERS = (
     "no number of readers, so those that were seen are counted: train on a "
     "keras_echo.EchoingPyDataset, or pass readers= with each read"
-)
-MISSING_DEVICE = (
-    "no device events: switch the profiler's device tracer on; on a CPU, JAX runs small steps on "
-    "the training thread, which shows none"
 )
 MISSING_WORK = "no time outside the input wait: profile more steps, after compilation"
 
@@ -145,7 +166,7 @@ def from_counters(
     missing = tuple(
         text
         for text, lacks in (
-            (MISSING_STEPS, not steps),
+            (missing_steps(backend), not steps),
             (MISSING_READS, not reads),
             (MISSING_WORK, bool(steps) and not down > 0),
         )

@@ -57,6 +57,34 @@ def marked_steps(host: Plane) -> Marked | tuple[None, Array]:
     return None, no_spans()
 
 
+def without_ends(host: Plane, line: Any, steps: Array, fetches: Array) -> Array:
+    """Leaves out the fetches of a DataLoader that find it empty, after which nothing is computed.
+
+    Args:
+        host: The host's plane.
+        line: The line of the training thread.
+        steps: The marked steps.
+        fetches: The fetches, by start.
+
+    Returns:
+        Those that brought a batch, as far as can be told.
+    """
+    if not len(fetches) or not len(steps):
+        return fetches
+    work = host.all_spans(host.lines, host.ids(_GRADIENT.search))
+    if not len(work):
+        # Nothing is trained here.
+        work = host.spans(line, host.ids(lambda name: name.startswith("aten::")))
+    last = max(float(np.max(steps[:, 1])), float(fetches[-1, 1]))
+    after = np.column_stack((fetches[:, 1], np.append(fetches[1:, 0], last)))
+    empty = starts_in(work, after) == 0
+    if 2 * np.sum(empty) > np.sum(~empty):
+        # Several batches are fetched before they are computed on: only the last of a step can end.
+        step_of = np.searchsorted(steps[:, 0], fetches[:, 0], side="right")
+        empty &= np.append(step_of[1:] != step_of[:-1], True)
+    return fetches if np.all(empty) else fetches[~empty]
+
+
 def unmarked_steps(host: Plane, waits: Array) -> Array:
     """Takes each step from one fetch to the next, or from one dispatch to the next.
 

@@ -42,6 +42,89 @@ def test_torch_handler_files_are_read(tmp_path, zipped):
     assert result.ratio == pytest.approx(2.0)
 
 
+def loader_trace(ends, steps=1, batches=5, trained=True):
+    """One step marker around several batches, as one gets who calls `step()` once per epoch."""
+    fetch = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
+    kind = "autograd::engine::evaluate_function: MulBackward0" if trained else "aten::mul"
+    common = {"ph": "X", "pid": 1, "tid": 7}
+    mark = common | {"cat": "user_annotation"}
+    events, now = [], 1e6
+    for n in range(steps):
+        start = now
+        for _ in range(batches):
+            events += [
+                mark | {"name": fetch, "ts": now, "dur": 1000},
+                common | {"cat": "cpu_op", "name": kind, "ts": now + 1100, "dur": 900},
+            ]
+            now += 2000
+        if ends:
+            events.append(mark | {"name": fetch, "ts": now, "dur": 100})
+            if trained:
+                item = {"cat": "cpu_op", "name": "aten::item", "ts": now + 110, "dur": 5}
+                events.append(common | item)
+            now += 200
+        events.append(mark | {"name": f"ProfilerStep#{n}", "ts": start, "dur": now - start})
+    return {"schemaVersion": 1, "traceEvents": events}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(("steps", "batches"), [(1, 5), (1, 1), (3, 1), (3, 4)])
+def test_the_fetch_that_ends_a_loader_is_no_step(tmp_path, steps, batches, trained):
+    trace = loader_trace(True, steps, batches, trained)
+    (tmp_path / "trace.json").write_text(json.dumps(trace))
+    (result,) = analyze(tmp_path)
+    assert result.steps == steps * batches
+    assert result.step_seconds == pytest.approx(2e-3 + 0.2e-3 / batches)
+    assert result.wait_seconds == pytest.approx(1e-3)
+
+
+def test_batches_that_are_fetched_before_they_are_used_all_count(tmp_path):
+    trace = loader_trace(False, steps=3, batches=4)
+    # Two micro-batches are fetched, then both are computed on.
+    for n, event in enumerate(e for e in trace["traceEvents"] if "engine" in e["name"]):
+        if n % 2 == 0:
+            event["ts"] += 2000
+    (tmp_path / "trace.json").write_text(json.dumps(trace))
+    assert analyze(tmp_path)[0].steps == 12
+
+
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz", "deep/export.json"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_exported_torch_traces_are_known_by_their_content(tmp_path, capsys, name, zipped):
+    (tmp_path / "deep").mkdir()
+    data = json.dumps(torch_trace()).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if zipped else data)
+    others = {
+        "config.json": b'{"cat": "cpu_op"}',
+        "broken.json": b"{",
+        "empty.json": b"",
+        "cut.json.gz": gzip.compress(b'{"a": 1}')[:12],
+        # What JAX and TensorFlow write beside their XSpace.
+        "here.trace.json.gz": gzip.compress(
+            b'{"displayTimeUnit":"ns","traceEvents":[{"ph":"M","pid":1,"name":"process_name"}]}'
+        ),
+    }
+    for other, content in others.items():
+        (tmp_path / other).write_bytes(content)
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(1 << 40)
+    (result,) = analyze(tmp_path)
+    assert (result.path, result.steps) == (str(tmp_path / name), 5)
+    assert analyze(tmp_path / name) == [result]
+    for other in others:
+        assert main_analyze(tmp_path / other) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_trace_that_is_too_large_is_one_line(tmp_path, monkeypatch, zipped):
+    data = json.dumps(torch_trace()).encode()
+    monkeypatch.setattr(kineto, "MAX_BYTES", len(data) - 1)
+    (tmp_path / "trace.json").write_bytes(gzip.compress(data) if zipped else data)
+    with pytest.raises(TraceError, match=r"at most \d+ bytes of JSON.*Record fewer steps"):
+        analyze(tmp_path)
+
+
 # JSON knows numbers that no float holds, and half characters.
 TEXT = st.text(st.characters(), max_size=5)
 NUMBERS = st.integers() | st.integers(10**400, 10**401) | st.floats()

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_echo.profiling.breakdown import breakdown
-from keras_echo.profiling.result import MISSING_READS, MISSING_WAITS, from_counters
+from keras_echo.profiling.report import render
+from keras_echo.profiling.result import MISSING_READS, StepBreakdown, from_counters, missing_waits
 from keras_echo.profiling.spans import Spans, merge, overlap
 
 
@@ -145,7 +147,7 @@ def test_without_waits_the_device_gives_an_upper_bound():
         asynchronous=True,
     )
     result = breakdown(spans)
-    assert MISSING_WAITS in result.missing
+    assert missing_waits(result.backend) in result.missing
     assert math.isnan(result.wait_seconds)
     assert (result.bound, result.recommended_factor) == ("upper", 1.0)
     assert result.ratio == pytest.approx(2.0)
@@ -201,3 +203,27 @@ def test_overlap_is_that_of_a_clock_that_ticks(pairs, windows):
     ticks = {t for a, b in spans.astype(int) for t in range(a, b)}
     counted = [sum(t in ticks for t in range(a, b)) for a, b in asked.astype(int)]
     assert overlap(merge(spans), asked) == pytest.approx(counted)
+
+
+@given(
+    st.floats(0.9, 1.2) | st.floats(0.0, 9.0),
+    st.floats(0.0, 1.0),
+    st.sampled_from(["exact", "lower", "upper"]),
+)
+def test_a_report_never_contradicts_itself(ratio, fraction, bound):
+    found = StepBreakdown(
+        steps=5,
+        step_seconds=max(1.0, ratio) + 1.0,
+        wait_seconds=fraction,
+        upstream_seconds=ratio,
+        downstream_seconds=1.0,
+        ratio=ratio,
+        wait_fraction=fraction,
+        recommended_factor=1.0 if bound == "upper" else max(1.0, ratio),
+        bound=bound,
+        starved_fraction=fraction,
+    )
+    text = render(found)
+    (factor,) = re.findall(r"echo factor   (\S+)", text)
+    assert ("Input-bound" in text) == ("recommended" in text) == (float(factor) > 1.0)
+    assert not ("Not input-bound: echoing" in text and fraction >= 0.05)
