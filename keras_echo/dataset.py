@@ -16,7 +16,7 @@ from keras_echo.echoed_batches import EchoedBatches
 from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.factor import EchoFactor
 from keras_echo.feed import Feed
-from keras_echo.fit_input import as_fit_takes
+from keras_echo.fit_input import FitInput
 from keras_echo.meter import Meter
 from keras_echo.pipeline import Settings
 from keras_echo.placement import waiting_place
@@ -163,6 +163,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         )
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
+        self._fit_input = FitInput()
 
     def __len__(self) -> int:
         return self._num_steps
@@ -177,13 +178,16 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Raises:
             Exception: What the source raised, with a note that names the index. The next call
                 tries that batch again.
-            ValueError: If Keras can't take the batch: on TensorFlow, if there is a None inside x
-                or y.
         """
-        return as_fit_takes(self._feed.serve(index))
+        return self._fit_input(self._feed.serve(index))
 
     def on_epoch_begin(self) -> None:
-        """Keras calls this; see `keras_echo.tickets`."""
+        """Keras calls this; see `keras_echo.tickets`.
+
+        Raises:
+            ValueError: If Keras, on TensorFlow, can't take a None inside x or y.
+        """
+        self._fit_input.on_epoch_begin()
         self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:

@@ -16,19 +16,34 @@ from keras_echo._messages import expected
 from keras_echo.batches import Batch, is_sparse_or_ragged
 
 
-def as_fit_takes(batch: Batch) -> Batch:
-    """Returns a batch as Keras's current backend takes it; one that it takes as it is, unchanged.
+class FitInput:
+    """Gives the batches of a dataset the form in which Keras takes them on its current backend."""
 
-    Raises:
-        ValueError: If `fit()` can't take it from a `PyDataset`.
-    """
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    # Most batches need nothing, and to map over a structure takes as long as to serve a batch.
-    if not _is_taken(batch, list_is_taken=not on_tensorflow):
-        batch = keras.tree.map_structure(_LEAVES.get(keras.backend.backend(), _unchanged), batch)
-        if on_tensorflow:
-            batch = _without_none(keras.tree.lists_to_tuples(batch))
-    return batch if isinstance(batch, (tuple, list, dict, np.ndarray)) else (batch,)
+    def __init__(self) -> None:
+        self._backend = keras.backend.backend()
+        self._leaf = _LEAVES.get(self._backend, lambda leaf: leaf)
+        self._error: ValueError | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """A batch in that form. One that Keras takes as it is comes back unchanged."""
+        on_tensorflow = self._backend == "tensorflow"
+        # Most batches need nothing, and to map over a structure takes as long as to serve a batch.
+        if not _is_taken(batch, list_is_taken=not on_tensorflow):
+            batch = keras.tree.map_structure(self._leaf, batch)
+            if on_tensorflow:
+                batch = _without_last_none(keras.tree.lists_to_tuples(batch))
+                self._error = self._error or _none_inside(batch)
+        return batch if isinstance(batch, (tuple, list, dict, np.ndarray)) else (batch,)
+
+    def on_epoch_begin(self) -> None:
+        """Keras calls this after it has peeked, and before TensorFlow stumbles over a batch.
+
+        Raises:
+            ValueError: If a batch can't be trained on by `fit()`. It is served all the same, for
+                loops of the user's own.
+        """
+        if self._error is not None:
+            raise self._error
 
 
 def as_tensorflow_takes(leaf: Any) -> Any:
@@ -67,24 +82,24 @@ def _is_taken(node: Any, *, list_is_taken: bool) -> bool:
     return bool(keras.ops.is_tensor(node)) and not is_sparse_or_ragged(node)
 
 
-def _without_none(batch: Batch) -> Batch:
+def _without_last_none(batch: Batch) -> Batch:
     """The batch without a sample_weight, or y and sample_weight, of None."""
     while isinstance(batch, tuple) and len(batch) > 1 and batch[-1] is None:
         batch = batch[:-1]
-    if any(leaf is None for leaf in keras.tree.flatten(batch)):
-        raise ValueError(
-            expected(
-                "A batch that fit() takes from a PyDataset on TensorFlow",
-                "have no None inside x or y",
-                batch,
-                "Pass dataset.as_tf_dataset() to fit(), which can, or leave the None out",
-            )
-        )
     return batch
 
 
-def _unchanged(leaf: Any) -> Any:
-    return leaf
+def _none_inside(batch: Batch) -> ValueError | None:
+    if all(leaf is not None for leaf in keras.tree.flatten(batch)):
+        return None
+    return ValueError(
+        expected(
+            "A batch that fit() takes from a PyDataset on TensorFlow",
+            "have no None inside x or y",
+            batch,
+            "Pass dataset.as_tf_dataset() to fit(), which can, or leave the None out",
+        )
+    )
 
 
 def _without_ragged(leaf: Any) -> Any:

@@ -17,15 +17,7 @@ STRUCTURES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        # On TensorFlow, Keras takes None from tf.data only.
-        name
-        for name in STRUCTURES
-        if name != "None" or keras.backend.backend() != "tensorflow"
-    ],
-)
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_structures_are_kept_and_copies_are_apart(name):
     arrays = STRUCTURES[name]
     with EchoingPyDataset(
