@@ -37,7 +37,7 @@ def augmenter(augment: object) -> Augment:
             dict or an array, and x alone if it is a tuple `(x, ...)`.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If it is neither, or can't be called so.
     """
     if isinstance(augment, keras.layers.Layer):
         return lambda batch, rng: _with_layer(augment, batch, rng)
@@ -50,7 +50,9 @@ def augmenter(augment: object) -> Augment:
                 "Pass None to leave it out",
             )
         )
-    if "rng" in _parameters(augment):
+    takes_rng = "rng" in _parameters(augment)
+    _check_call(augment, {"rng": None} if takes_rng else {})
+    if takes_rng:
         return lambda batch, rng: augment(batch, rng=rng)
     return lambda batch, rng: augment(batch)
 
@@ -121,6 +123,25 @@ def _seeds(layer: keras.layers.Layer, rng: np.random.Generator) -> list[tuple[An
         (state, keras.ops.convert_to_tensor([int(rng.integers(2**31)), 0], dtype=state.dtype))
         for state in states
     ]
+
+
+def _check_call(augment: Callable[..., Any], keywords: dict[str, Any]) -> None:
+    """Raises TypeError if `augment` can't be called with a batch and these keywords."""
+    try:
+        signature = inspect.signature(augment)
+    except ValueError:  # some functions written in C have none
+        return
+    try:
+        signature.bind(None, **keywords)
+    except TypeError as error:
+        raise TypeError(
+            expected(
+                "augment",
+                "be a function of one argument, the batch as the source returns it",
+                f"augment{signature}",
+                "Take the batch apart inside, as in: def augment(batch): x, y = batch",
+            )
+        ) from error
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -13,28 +13,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Batch = Any
-"""Whatever `fit()` takes from a `PyDataset`: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, a dict or
-an array. x, y and sample_weight are arrays, or nested structures of arrays and None."""
+"""Whatever `fit()` takes: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, a dict, or x alone as an array
+or a tensor. x, y and sample_weight are arrays, or nested structures of arrays and None."""
 
 
-def checked(batch: Batch) -> Batch:
+def checked(batch: Batch, subject: str, remedy: str) -> Batch:
     """Returns `batch` if `fit()` can train on its structure.
+
+    Args:
+        batch: What may be a batch.
+        subject: What it is, as in `keras_echo._messages.expected`.
+        remedy: What to do if it is none.
 
     Raises:
         ValueError: If it can't.
     """
-    if isinstance(batch, (dict, np.ndarray)):
-        return batch
-    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2, 3):
+    if isinstance(batch, (tuple, list)):
+        is_batch = len(batch) in (1, 2, 3)
+    else:
+        is_batch = isinstance(batch, dict) or len(getattr(batch, "shape", ())) > 0
+    if is_batch:
         return batch
     raise ValueError(
         expected(
-            "A batch of the source",
-            "be a tuple (x,), (x, y) or (x, y, sample_weight), a dict or a NumPy array",
+            subject,
+            "be a tuple (x,), (x, y) or (x, y, sample_weight), a dict, or x alone as an array",
             batch,
-            "Return whole batches from the source, in the form that Model.fit() takes",
+            remedy,
         )
     )
+
+
+def is_sparse_or_ragged(leaf: Any) -> bool:
+    """Whether `leaf` is a sparse or ragged array of SciPy, JAX or TensorFlow."""
+    kind = type(leaf)
+    return kind.__module__.startswith(
+        ("scipy.sparse", "jax.experimental.sparse")
+    ) or kind.__name__ in ("SparseTensor", "RaggedTensor")
 
 
 def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:

@@ -16,6 +16,7 @@ from keras_echo.echoed_batches import EchoedBatches
 from keras_echo.echoed_examples import EchoedExamples
 from keras_echo.factor import EchoFactor
 from keras_echo.feed import Feed
+from keras_echo.fit_input import FitInput
 from keras_echo.meter import Meter
 from keras_echo.pipeline import Settings
 from keras_echo.placement import waiting_place
@@ -46,7 +47,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
     Args:
         source: A `keras.utils.PyDataset`, a `tf.data.Dataset`, a torch `DataLoader`, a Grain
             dataset, a callable that returns an iterator of batches, or arrays as a tuple `(x,)`,
-            `(x, y)` or `(x, y, sample_weight)`.
+            `(x, y)` or `(x, y, sample_weight)`. x alone may be an array or a dict of arrays, and so
+            may the batches of all other sources.
         echo_factor: How often each batch or example is used: a float >= 1, or an `EchoFactor` to
             share. With a fractional factor, n of them are used floor(n * e) times.
         echo: What is repeated. `"batch"`: whole batches. `"example"`: single examples, which are
@@ -96,7 +98,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def __init__(
         self,
         source: Any,
-        *,
+        *separate: Any,
         echo_factor: float | EchoFactor = 1.0,
         echo: Literal["batch", "example"] = "batch",
         shuffle_buffer: int = 0,
@@ -111,6 +113,15 @@ class EchoingPyDataset(keras.utils.PyDataset):
         max_queue_size: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
+        if separate:
+            raise TypeError(
+                expected(
+                    "source",
+                    "be one argument, and all others be named",
+                    (source, *separate),
+                    "Pass (x, y) as one tuple: EchoingPyDataset((x, y), ...)",
+                )
+            )
         # Keras gets no workers: each of its own would read everything once more.
         super().__init__(workers=1, use_multiprocessing=False)
         arguments.check_choice("echo", echo, ("batch", "example"))
@@ -153,6 +164,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         )
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
+        self._fit_input = FitInput()
 
     def __len__(self) -> int:
         return self._num_steps
@@ -160,14 +172,23 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         """Serves the next batch of the stream, whatever the index. Thread-safe.
 
+        Returns:
+            The batch in the form in which Keras takes it on its current backend: see
+            `keras_echo.fit_input`.
+
         Raises:
             Exception: What the source raised, with a note that names the index. The next call
                 tries that batch again.
         """
-        return self._feed.serve(index)
+        return self._fit_input(self._feed.serve(index))
 
     def on_epoch_begin(self) -> None:
-        """Keras calls this; see `keras_echo.tickets`."""
+        """Keras calls this; see `keras_echo.tickets`.
+
+        Raises:
+            ValueError: If Keras, on TensorFlow, can't take a None inside x or y.
+        """
+        self._fit_input.on_epoch_begin()
         self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
@@ -248,12 +269,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
         before it. Batches come from the host's memory, whatever `placement` is.
 
         Args:
-            element_spec: The `tf.TensorSpec`s of a batch. By default a batch is read to see: the
+            element_spec: The `tf.TypeSpec`s of a batch. By default a batch is read to see: the
                 number of examples may then change, and no other dimension.
 
         Raises:
             ImportError: If TensorFlow isn't installed.
-            ValueError: If a batch has anything but None and arrays with a batch dimension.
+            ValueError: If a batch has anything but None and arrays with a batch dimension, dense,
+                sparse or ragged.
 
         Examples:
             >>> task = keras_hub.models.ImageClassifier(...)

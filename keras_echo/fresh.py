@@ -45,7 +45,11 @@ class FreshBatches(Iterator[Fresh]):
                     raise
                 self._skip(error)
             else:
-                checked(fresh.batch)
+                checked(
+                    fresh.batch,
+                    "A batch of the source",
+                    "Return whole batches from the source, in the form that Model.fit() takes",
+                )
                 self._num_failures = 0
                 self.position = fresh.position
                 return fresh

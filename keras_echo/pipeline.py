@@ -155,7 +155,11 @@ def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:
     def augmented(served: Served) -> Served:
         # By the number of the copy: the same for any number of workers, and after a restart.
         draws = np.random.SeedSequence(seed, spawn_key=(served.before.num_steps,))
-        batch = augment(served.own(), np.random.default_rng(draws))
-        return served._replace(waiting=HostBatch(checked(batch)), is_only=True)
+        batch = checked(
+            augment(served.own(), np.random.default_rng(draws)),
+            "What augment returns",
+            "Return the whole batch from augment, even where it is changed in place",
+        )
+        return served._replace(waiting=HostBatch(batch), is_only=True)
 
     return augmented

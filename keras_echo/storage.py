@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_echo._messages import expected
+from keras_echo.batches import is_sparse_or_ragged
 from keras_echo.pool import Pool
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ class Examples:
     Attributes:
         batch: The batch with NumPy arrays as its leaves.
         num: How many examples there are.
-        kind: The structure, with the dtype and the shape of one example for each leaf.
+        kind: The structure, with the dtype and the shape of one example for each leaf. Strings of
+            any length are of one kind.
 
     Raises:
-        ValueError: If the arrays don't have the same first dimension, or it is 0.
+        ValueError: If the arrays don't have the same first dimension, it is 0, or one of them is
+            sparse or ragged.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -46,7 +49,7 @@ class Examples:
             )
         self.num = int(*lengths.pop())
         self.kind = keras.tree.map_structure(
-            lambda leaf: None if leaf is None else f"{leaf.dtype} {list(leaf.shape[1:])}",
+            lambda leaf: None if leaf is None else f"{_dtype_name(leaf)} {list(leaf.shape[1:])}",
             self.batch,
         )
 
@@ -75,6 +78,8 @@ class HostMemory:
 
     def put(self, slots: np.ndarray, rows: np.ndarray) -> None:
         """See `Memory`."""
+        if rows.dtype != self._rows.dtype:  # longer strings, which would be cut off
+            self._rows = self._rows.astype(np.promote_types(rows.dtype, self._rows.dtype))
         self._rows[slots] = rows
 
     def gather(self, slots: np.ndarray) -> np.ndarray:
@@ -136,5 +141,18 @@ class Storage:
 def _as_array(leaf: Any) -> np.ndarray | None:
     if leaf is None or isinstance(leaf, np.ndarray):
         return leaf
+    if is_sparse_or_ragged(leaf):
+        raise ValueError(
+            expected(
+                "The arrays of a batch, for echo='example',",
+                "be dense",
+                leaf,
+                "Make them dense in the source, padded to one shape, or pass echo='batch'",
+            )
+        )
     array: np.ndarray = keras.ops.convert_to_numpy(leaf)
     return array
+
+
+def _dtype_name(array: np.ndarray) -> str:
+    return {"S": "bytes", "U": "str"}.get(array.dtype.kind, str(array.dtype))

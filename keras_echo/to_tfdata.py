@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_echo._messages import expected
+from keras_echo.fit_input import as_tensorflow_takes
 from keras_echo.iterations import Looks
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def as_tf_dataset(feed: Feed, num_batches: int, element_spec: Any = None) -> Any
 
     Raises:
         ImportError: If TensorFlow isn't installed.
-        ValueError: If a leaf of that batch has no tensor with a batch dimension.
+        ValueError: If no tensor with a batch dimension can be made of a leaf of that batch.
     """
     try:
         import tensorflow as tf
@@ -47,32 +48,39 @@ def as_tf_dataset(feed: Feed, num_batches: int, element_spec: Any = None) -> Any
 
 
 def _tensors(batch: Batch) -> Batch:
-    """NumPy arrays, and tuples for lists, which `tf.data` would make tensors of."""
-    return keras.tree.lists_to_tuples(keras.tree.map_structure(_array, batch))
+    """Arrays and tensors of TensorFlow; tuples for lists, which `tf.data` would make tensors of."""
+    return keras.tree.lists_to_tuples(keras.tree.map_structure(_tensor, batch))
 
 
-def _array(leaf: Any) -> np.ndarray | None:
+def _tensor(leaf: Any) -> Any:
+    import tensorflow as tf
+
     if leaf is None:
         return None
+    leaf = as_tensorflow_takes(leaf)
+    if tf.is_tensor(leaf):
+        return leaf
     # Echoed examples may lie on the device.
     return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf)
 
 
-def _spec(array: np.ndarray | None) -> Any:
+def _spec(leaf: Any) -> Any:
     import tensorflow as tf
 
-    if array is None:
+    if leaf is None:
         return tf.type_spec_from_value(None)
-    is_text = array.dtype.kind in "SU" or (
-        array.dtype.kind == "O" and all(isinstance(item, (str, bytes)) for item in array.flat)
-    )
-    if array.ndim == 0 or (array.dtype.kind == "O" and not is_text):
+    if not len(leaf.shape) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind == "O"):
         raise ValueError(
             expected(
                 "All of a batch",
-                "be dense arrays of numbers or strings with a row for each example, or None",
-                array,
+                "be arrays of numbers or strings with a row for each example, or None",
+                leaf,
                 "Return such arrays from the source, or pass the dataset itself to fit()",
             )
         )
-    return tf.TensorSpec((None, *array.shape[1:]), tf.string if is_text else array.dtype)
+    shape = [None, *leaf.shape[1:]]
+    match tf.type_spec_from_value(leaf):
+        case tf.RaggedTensorSpec() as spec:
+            return tf.RaggedTensorSpec(shape, spec.dtype, spec.ragged_rank, spec.row_splits_dtype)
+        case spec:
+            return type(spec)(shape, spec.dtype)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_echo._messages import expected
+from keras_echo.batches import copied, is_sparse_or_ragged
 from keras_echo.sources.base import Parallelism, empty, named
 from keras_echo.stream import Barrier, Fresh, Position, Read
 
@@ -128,15 +129,19 @@ def _cannot_go_back(number: int, last_pass: int) -> str:
 class ArraySource:
     """Arrays that fit in memory: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each any structure.
 
-    Shuffling draws a new order of the examples, not of the batches, for each pass.
+    They are read as `fit()` reads arrays: those of floats as `keras.config.floatx()`, a column of
+    pandas with shape (rows, 1), and sparse and ragged ones as they are. Shuffling draws a new order
+    of the examples, not of the batches, for each pass.
     """
 
     is_sequential = False
     parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
 
     def __init__(self, arrays: Any, *, batch_size: int, shuffle: bool) -> None:
-        self._arrays = _map_arrays(np.asarray, arrays)
-        shapes = [leaf.shape for leaf in keras.tree.flatten(self._arrays) if leaf is not None]
+        self._arrays = _map_arrays(_sliceable, arrays)
+        shapes = [
+            tuple(leaf.shape) for leaf in keras.tree.flatten(self._arrays) if leaf is not None
+        ]
         lengths = {shape[:1] for shape in shapes}
         if len(lengths) != 1 or () in lengths:
             raise ValueError(
@@ -168,8 +173,7 @@ class ArraySource:
 
     def read(self, read: Read) -> Fresh:
         assert read.position is not None
-        # A slice is a view: without the copy, an in-place change would reach the user's array.
-        return Fresh(read.position, _map_arrays(lambda leaf: leaf[read.index].copy(), self._arrays))
+        return Fresh(read.position, _map_arrays(lambda leaf: _rows(leaf, read.index), self._arrays))
 
     def _read_at(self, position: Position, seed: int) -> Read:
         begin = position.ordinal * self._batch_size
@@ -179,8 +183,49 @@ class ArraySource:
         return Read(position, _permutation(self._num_examples, seed, position.number)[rows])
 
 
-def _map_arrays(function: Callable[[Any], np.ndarray], arrays: Any) -> Any:
+def _map_arrays(function: Callable[[Any], Any], arrays: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: None if leaf is None else function(leaf), arrays)
+
+
+def _sliceable(leaf: Any) -> Any:
+    """The array that rows can be taken from, with floats as `fit()` has them."""
+    if hasattr(leaf, "tocsr"):  # SciPy's; of its formats, only some have rows
+        leaf = leaf.tocsr()
+    elif type(leaf).__name__ == "SparseTensor":
+        raise TypeError(
+            expected(
+                "The arrays of the source",
+                "be no tf.SparseTensor",
+                leaf,
+                "Pass tf.data.Dataset.from_tensor_slices((x, y)).batch(32), or SciPy's csr_matrix",
+            )
+        )
+    elif hasattr(leaf, "iloc"):  # pandas
+        leaf = leaf.to_numpy()[:, None] if leaf.ndim == 1 else leaf.to_numpy()
+    elif hasattr(leaf, "detach"):  # PyTorch, of which NumPy takes neither all devices nor bfloat16
+        leaf = leaf.detach().cpu()
+        leaf = np.asarray(leaf.float() if str(leaf.dtype) == "torch.bfloat16" else leaf)
+    elif not is_sparse_or_ragged(leaf):
+        leaf = np.asarray(leaf)
+    name, floatx = leaf.dtype.name, keras.config.floatx()
+    if name == floatx or not name.startswith(("float", "bfloat")):
+        return leaf
+    if type(leaf).__name__ == "RaggedTensor":
+        import tensorflow as tf
+
+        return tf.cast(leaf, floatx)
+    return leaf.astype(floatx)
+
+
+def _rows(leaf: Any, rows: slice | np.ndarray) -> Any:
+    if isinstance(rows, slice):
+        # A slice is a view: without the copy, an in-place change would reach the user's array.
+        return copied(leaf[rows])
+    if type(leaf).__name__ == "RaggedTensor":
+        import tensorflow as tf
+
+        return tf.gather(leaf, rows)
+    return leaf[rows]
 
 
 @lru_cache(maxsize=4)

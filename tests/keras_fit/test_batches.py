@@ -91,8 +91,8 @@ def test_other_structures_are_refused(batch):
     ):
         dataset[0]
     assert str(caught.value).startswith(
-        "A batch of the source must be a tuple (x,), (x, y) or (x, y, sample_weight), a dict or a "
-        "NumPy array. Received: "
+        "A batch of the source must be a tuple (x,), (x, y) or (x, y, sample_weight), a dict, or x "
+        "alone as an array. Received: "
     )
 
 

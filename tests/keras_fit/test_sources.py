@@ -456,6 +456,27 @@ ERRORS = {
         "Received: (4, None). Give the source itself more workers, or pass a "
         "keras.utils.PyDataset.",
     ),
+    "a list": (
+        {"source": [1, 2]},
+        TypeError,
+        "source must be a keras.utils.PyDataset, a tf.data.Dataset, a torch DataLoader, a Grain "
+        "dataset, a callable that returns an iterator of batches, or arrays as a tuple (x, y). "
+        "Received: [1, 2]. Pass (x, y) as a tuple, ([a, b], y) for two inputs, or lambda: "
+        "iter(batches) for a list of batches.",
+    ),
+    "augment of x and y": (
+        {"augment": lambda x, y: (x, y)},
+        TypeError,
+        "augment must be a function of one argument, the batch as the source returns it. Received: "
+        "'augment(x, y)'. Take the batch apart inside, as in: def augment(batch): x, y = batch.",
+    ),
+    "augment of nothing": (
+        {"augment": lambda *, rng, strength: None},
+        TypeError,
+        "augment must be a function of one argument, the batch as the source returns it. Received: "
+        "'augment(*, rng, strength)'. Take the batch apart inside, as in: def augment(batch): x, y "
+        "= batch.",
+    ),
     "array": (
         {"source": 3},
         TypeError,
@@ -474,6 +495,58 @@ def test_bad_arguments_say_what_to_do(name, monkeypatch):
     with pytest.raises(kind) as caught:
         EchoingPyDataset(**{"source": (X, X), **arguments})
     assert str(caught.value) == message
+
+
+def test_x_and_y_apart():
+    with pytest.raises(TypeError) as caught:
+        EchoingPyDataset("x", "y")
+    assert str(caught.value) == (
+        "source must be one argument, and all others be named. Received: ('x', 'y'). Pass (x, y) "
+        "as one tuple: EchoingPyDataset((x, y), ...)."
+    )
+
+
+@pytest.mark.parametrize(
+    "returned", [None, 3, (X, X), {"x": X}, X], ids=["None", "int", "batch", "dict", "array"]
+)
+def test_a_callable_must_return_an_iterator(returned):
+    """A batch is one as well, of arrays that could be batches of x alone."""
+    with (
+        EchoingPyDataset(lambda: returned, steps_per_epoch=3) as dataset,
+        pytest.raises(TypeError, match=r"^What the source returns when it is called") as caught,
+    ):
+        dataset[0]
+    assert str(caught.value).endswith(
+        "Make it a generator: yield each batch instead of returning one."
+    )
+
+
+def test_a_callable_may_return_a_list_of_batches():
+    with EchoingPyDataset(lambda: list(batches()), echo_factor=2, steps_per_epoch=3) as dataset:
+        assert firsts(dataset, 7) == [0, 0, 4, 4, 8, 8, 0]
+
+
+def test_arrays_hold_no_tf_sparse_tensor():
+    SparseTensor = type("SparseTensor", (), {})  # noqa: N806
+    with pytest.raises(TypeError, match=r"must be no tf\.SparseTensor") as caught:
+        EchoingPyDataset((SparseTensor(), X))
+    assert str(caught.value).endswith(
+        "Pass tf.data.Dataset.from_tensor_slices((x, y)).batch(32), or SciPy's csr_matrix."
+    )
+
+
+@pytest.mark.parametrize("echo", ["batch", "example"])
+@pytest.mark.parametrize("returned", [None, 3, ()])
+def test_what_augment_returns_is_told_from_what_the_source_does(returned, echo):
+    with (
+        EchoingPyDataset((X, X), augment=lambda batch: returned, echo=echo) as dataset,
+        pytest.raises(ValueError, match=r"^What augment returns must be a tuple") as caught,
+    ):
+        dataset[0]
+    assert str(caught.value).endswith(
+        f"Received: {returned}. Return the whole batch from augment, even where it is changed in "
+        "place."
+    )
 
 
 def test_a_source_for_processes_must_be_picklable():

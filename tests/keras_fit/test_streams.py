@@ -172,7 +172,7 @@ def test_other_dimensions_that_change_need_a_spec():
 def test_what_no_tensor_can_be_made_of_is_said(leaf):
     with (
         EchoingPyDataset(lambda: iter([(np.zeros((2, 1)), leaf)]), steps_per_epoch=1) as dataset,
-        pytest.raises(ValueError, match="All of a batch must be dense arrays"),
+        pytest.raises(ValueError, match="All of a batch must be arrays"),
     ):
         dataset.as_tf_dataset()
 

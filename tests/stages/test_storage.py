@@ -80,3 +80,15 @@ def test_examples_of_another_kind_are_refused(other):
     assert str(caught.value).endswith(
         "Pad them to one shape (unused labels with -1, for instance), or pass echo='batch'."
     )
+
+
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_longer_strings_are_kept_whole(kind):
+    short, long = (np.array(words).astype(kind) for words in (["a", "bb"], ["cccc", "d"]))
+    storage = Storage(Examples((short,)), 4)
+    storage.put(np.arange(2), Examples((short,)), slice(0, 2))
+    storage.put(np.arange(2, 4), Examples((long,)), slice(0, 2))
+    (gathered,) = storage.gather(np.arange(4))
+    assert gathered.tolist() == [*short, *long]
+    storage.put(np.arange(2), Examples((short,)), slice(0, 2))
+    assert storage.gather(np.arange(4))[0].tolist() == [*short, *long]
