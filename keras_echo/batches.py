@@ -55,8 +55,9 @@ def is_sparse_or_ragged(leaf: Any) -> bool:
 def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
     """Copies a batch so that an in-place change of the copy can't be seen in the original.
 
-    NumPy arrays and PyTorch tensors are copied; JAX arrays and TensorFlow tensors can't be changed
-    and are shared.
+    Arrays and tensors are copied, even those of TensorFlow, into whose memory its own operations
+    write once `tf.data` has it. Arrays of JAX, and sparse and ragged ones of TensorFlow, can't be
+    changed and are shared.
 
     Args:
         batch: What to copy.
@@ -72,8 +73,13 @@ def _copied_leaf(leaf: Any, empty: Callable[..., np.ndarray]) -> Any:
         copy = empty(leaf.shape, leaf.dtype)
         np.copyto(copy, leaf)
         return copy
-    if type(leaf).__module__.startswith("jax"):
+    kind = type(leaf)
+    if kind.__module__.startswith("jax"):
         return leaf
+    if kind.__module__.startswith("tensorflow") and kind.__name__ == "EagerTensor":
+        import tensorflow as tf
+
+        return tf.raw_ops.DeepCopy(x=leaf)
     for method in ("clone", "copy"):  # PyTorch's name for it, and everybody else's
         if hasattr(leaf, method):
             return getattr(leaf, method)()

@@ -36,7 +36,7 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         state: State,
         factor: Callable[[], float],
         shuffle_buffer: int,
-        place: Callable[[Batch], Waiting],
+        place: Callable[[Batch, bool], Waiting],
     ) -> None:
         self._upstream = upstream
         self._fresh = fresh
@@ -65,7 +65,7 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         if self._fresh.position != self._state.position and not self._has_begun:
             self._echo.num_uses = 0  # the batch in use can't be read again: its uses go with it
         self._has_begun = True
-        return fresh._replace(batch=self._place(fresh.batch))
+        return fresh._replace(batch=self._place(fresh.batch, fresh.is_ours))
 
     def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
         """The shuffle buffer; what it held when the stream was interrupted is read again.
@@ -74,7 +74,9 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         """
         for position in self._state.positions_held[len(self._held) :]:
             fresh = self._fresh.again()
-            self._held[position] = fresh and fresh._replace(batch=self._place(fresh.batch))
+            self._held[position] = fresh and fresh._replace(
+                batch=self._place(fresh.batch, fresh.is_ours)
+            )
         return ShuffleBuffer(
             self._echo,
             self._shuffle_buffer,

@@ -85,7 +85,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
             self._take(self._echo, num_missing)
         batch = self._storage.gather(self._echo.draw(self._batch_size))
         self._state = self._state_behind(self._echo)
-        return Use(HostBatch(batch), is_only=True), self._state
+        return Use(HostBatch(batch, is_ours=True), is_only=True), self._state
 
     def _begun(self) -> tuple[ExampleEcho, Storage]:
         """The buffer; what it held when the stream was interrupted is read again."""

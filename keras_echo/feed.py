@@ -37,7 +37,7 @@ class Feed:
         """The next batch, for a `PyDataset` that was asked for `index`."""
         with self._lock:
             served, may_return = self._tickets.serve(index)
-            return served.copy() if may_return else served.own()
+            return served.hand_out(may_return=may_return)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.tickets`."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_echo.batches import Batch, checked, copied
 from keras_echo.fresh import FreshBatches
+from keras_echo.ownership import OwnMemory
 from keras_echo.placement import HostBatch, Waiting
 from keras_echo.prefetch import Prefetcher
 from keras_echo.stream import Fresh
@@ -70,13 +71,21 @@ class Served(NamedTuple):
     before: State
     behind: State
 
-    def own(self) -> Batch:
-        """The batch, copied if somebody else sees it too."""
-        return self.waiting.batch if self.is_only else self.waiting.copy()
+    def hand_out(self, *, may_return: bool) -> Batch:
+        """The batch for training, of which nobody sees any change in place.
 
-    def copy(self) -> Batch:
-        """The batch, copied. If this is its only use, it is not worth a transfer."""
-        return copied(self.waiting.batch) if self.is_only else self.waiting.copy()
+        Args:
+            may_return: Whether this use may be served again.
+        """
+        if not self.is_only:
+            return self.waiting.copy()
+        # A batch that is used once is not worth a transfer.
+        return copied(self.waiting.batch) if may_return else self.waiting.batch
+
+    def to_change(self) -> Batch:
+        """The batch for the user's code, which may change it in place: our memory, always."""
+        is_free = self.is_only and self.waiting.is_ours
+        return self.waiting.batch if is_free else self.waiting.copy()
 
 
 class Pipeline(Iterator[Served]):
@@ -121,8 +130,10 @@ class _Echoed(Iterator[Served]):
     def __init__(self, settings: Settings, state: State) -> None:
         source, parallelism = settings.source, settings.parallelism
         self._state = state
+        # What comes out of a process is a copy by itself.
+        is_lent = source.lends and not parallelism.use_multiprocessing
         self._upstream = Prefetcher[Fresh](
-            source.read,
+            OwnMemory(source.read) if is_lent else source.read,
             source.reads(state.position, state.positions_held, state.seed),
             num_workers=parallelism.workers,
             window_size=parallelism.max_queue_size,
@@ -156,10 +167,10 @@ def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:
         # By the number of the copy: the same for any number of workers, and after a restart.
         draws = np.random.SeedSequence(seed, spawn_key=(served.before.num_steps,))
         batch = checked(
-            augment(served.own(), np.random.default_rng(draws)),
+            augment(served.to_change(), np.random.default_rng(draws)),
             "What augment returns",
             "Return the whole batch from augment, even where it is changed in place",
         )
-        return served._replace(waiting=HostBatch(batch), is_only=True)
+        return served._replace(waiting=HostBatch(batch, is_ours=True), is_only=True)
 
     return augmented

@@ -8,9 +8,10 @@ that Keras would begin there; one transfer in e remains.
   one. The transfer is only begun there; an accelerator's overlaps with the steps under way.
 - PyTorch: the batch goes to Keras's current device. As with Keras's own transfer, the thread waits
   while the device works off its queue.
-- TensorFlow: Keras feeds every dataset through `tf.data`, which takes tensors from the host only.
-  There the batch becomes a tensor on the host: this saves two copies for each use, but the
-  transfer to an accelerator is made for each step, by `tf.data`'s threads beside training.
+- TensorFlow: Keras feeds every dataset through `tf.data`, which takes tensors from the host only
+  and makes the transfer for each step, on threads of its own. It takes the memory of an array, or
+  of a tensor, without copying it, and believes to be its only owner: a later operation may write
+  its result there (seen under `MirroredStrategy`). So there each use is a copy on the host.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _LOOKED_AT = 2  # batches that Keras may be served again; see keras_echo.tickets
 class Waiting(Protocol):
     """A batch that waits for its next use."""
 
-    batch: Batch  # as the source gave it
+    batch: Batch  # on the host
+    is_ours: bool  # whether the memory of `batch` may be written to
 
     def copy(self) -> Batch:
         """A batch of the same values. In-place changes of it are seen by nobody else."""
@@ -47,11 +49,15 @@ class HostBatch:
 
     Args:
         batch: The batch.
+        is_ours: Whether its memory may be written to.
         empty: Makes the arrays of copies, of a shape and a dtype.
     """
 
-    def __init__(self, batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> None:
+    def __init__(
+        self, batch: Batch, is_ours: bool, empty: Callable[..., np.ndarray] = np.empty
+    ) -> None:
         self.batch = batch
+        self.is_ours = is_ours
         self._empty = empty
 
     def copy(self) -> Batch:
@@ -80,11 +86,13 @@ class DeviceBatch:
 
     Args:
         batch: The batch on the host.
+        is_ours: Whether its memory may be written to.
         place: Puts one array on the device.
     """
 
-    def __init__(self, batch: Batch, place: Callable[[Any], Placed]) -> None:
+    def __init__(self, batch: Batch, is_ours: bool, place: Callable[[Any], Placed]) -> None:
         self.batch = batch
+        self.is_ours = is_ours
         self._place = place
         self._leaves = keras.tree.flatten(batch)
         self._placed: list[Placed | None] = [None] * len(self._leaves)
@@ -101,7 +109,7 @@ class DeviceBatch:
 
 def waiting_place(
     placement: str, *, shuffle_buffer: int, augments: bool
-) -> Callable[[Batch], Waiting]:
+) -> Callable[[Batch, bool], Waiting]:
     """Decides where batches wait.
 
     - `"host"`: in the host's memory.
@@ -116,13 +124,16 @@ def waiting_place(
         augments: Whether copies are augmented on the host.
 
     Returns:
-        A function from a batch to the batch that waits.
+        A function from a batch, and whether its memory is ours, to the batch that waits.
 
     Raises:
         ValueError: If `"device"` isn't possible.
     """
-    is_impossible = augments or _is_distributed_over_processes()
-    place = None if is_impossible else _PLACES.get(keras.backend.backend())
+    on_host = partial(HostBatch, empty=Pool().empty)
+    is_possible = not (augments or _is_distributed_over_processes())
+    if is_possible and keras.backend.backend() == "tensorflow":
+        return on_host
+    place = _PLACES.get(keras.backend.backend()) if is_possible else None
     if placement == "device" and place is None:
         raise ValueError(
             expected(
@@ -133,16 +144,16 @@ def waiting_place(
                 "Leave it out, or augment inside the model",
             )
         )
-    on_host = partial(HostBatch, empty=Pool().empty)
     if placement == "host" or place is None:
         return on_host
+    on_device = partial(DeviceBatch, place=place)
     if placement == "device":
-        return lambda batch: DeviceBatch(batch, place)
+        return on_device
     num_batches = shuffle_buffer + 1 + _LOOKED_AT
 
-    def automatic(batch: Batch) -> Waiting:
+    def automatic(batch: Batch, is_ours: bool) -> Waiting:
         fits = num_batches * _num_bytes(batch) <= AUTO_BYTES
-        return DeviceBatch(batch, place) if fits else on_host(batch)
+        return (on_device if fits else on_host)(batch, is_ours)
 
     return automatic
 
@@ -196,14 +207,4 @@ def _by_torch(leaf: Any) -> Placed:
     return Placed(use=tensor.detach, is_intact=lambda: tensor._version == version)
 
 
-def _by_tensorflow(leaf: Any) -> Placed:
-    import tensorflow as tf
-
-    if not _is_array(leaf):
-        return _on_host(leaf)
-    with tf.device("CPU"):
-        tensor = tf.constant(leaf)
-    return Placed(use=lambda: tensor)
-
-
-_PLACES = {"jax": _by_jax, "torch": _by_torch, "tensorflow": _by_tensorflow}
+_PLACES = {"jax": _by_jax, "torch": _by_torch}

@@ -6,7 +6,8 @@ batches that takes as long as the copy itself.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 64  # bytes; JAX on a CPU then takes an array as it is, without copying it
 _MOST_IDLE = 4  # blocks of one size that wait for their next use
+_IDLE_BYTES = 2**26  # of all blocks that wait, or eight times the largest if that is more
 
 
 class Pool:
-    """Arrays whose memory is used again as soon as nothing refers to it any more. Thread-safe."""
+    """Arrays whose memory is used again as soon as nothing refers to it any more. Thread-safe.
+
+    Memory of sizes that weren't asked for of late is given back, so that batches of many sizes
+    don't add up.
+    """
 
     def __init__(self) -> None:
-        self._idle: dict[int, deque[NDArray[np.uint8]]] = defaultdict(
-            lambda: deque(maxlen=_MOST_IDLE)
-        )
+        self._lock = threading.Lock()
+        self._idle: dict[int, deque[NDArray[np.uint8]]] = {}  # by size, the latest used last
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """An array of undefined values, contiguous, which nobody else sees, like `numpy.empty`."""
@@ -34,12 +39,23 @@ class Pool:
         if dtype.hasobject:
             return np.empty(shape, dtype)
         num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        idle = self._idle[num_bytes]
+        with self._lock:
+            idle = self._idle[num_bytes] = self._idle.pop(num_bytes, deque(maxlen=_MOST_IDLE))
+            self._give_back()
         try:
             block = idle.pop()
         except IndexError:
             block = _aligned(num_bytes)
         return np.asarray(_Lease(block, idle)).view(dtype).reshape(shape)
+
+    def _give_back(self) -> None:
+        held = {size: size * len(idle) for size, idle in self._idle.items()}
+        excess = sum(held.values()) - max(_IDLE_BYTES, 8 * max(held))
+        for size in list(held)[:-1]:
+            if excess <= 0:
+                return
+            del self._idle[size]
+            excess -= held[size]
 
 
 class _Lease:

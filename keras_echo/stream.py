@@ -39,10 +39,17 @@ class Read(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """A batch that was read, and its place in the stream."""
+    """A batch that was read, and its place in the stream.
+
+    Attributes:
+        position: Its place.
+        batch: The batch, which nobody changes any more; see `keras_echo.ownership`.
+        is_ours: Whether its memory was made for it by keras_echo, and may be written to.
+    """
 
     position: Position
     batch: Batch
+    is_ours: bool = True
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ class Source(Protocol):
         """How the source wants to be read."""
 
     @property
+    def lends(self) -> bool:
+        """Whether somebody may keep, and change, the memory of the batches that it reads."""
+
+    @property
     def is_sequential(self) -> bool:
         """Whether its batches can only be read one after the other."""
 

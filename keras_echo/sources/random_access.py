@@ -24,6 +24,7 @@ class PyDatasetSource:
     """A `keras.utils.PyDataset`: random access, read in an order drawn anew for each pass."""
 
     is_sequential = False
+    lends = True
 
     def __init__(self, dataset: keras.utils.PyDataset, *, shuffle: bool) -> None:
         self._dataset = dataset
@@ -135,6 +136,7 @@ class ArraySource:
     """
 
     is_sequential = False
+    lends = False
     parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
 
     def __init__(self, arrays: Any, *, batch_size: int, shuffle: bool) -> None:

@@ -27,6 +27,7 @@ class IterableSource:
     """
 
     is_sequential = True
+    lends = True
     parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
 
     def __init__(
