@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import shutil
 import tempfile
@@ -78,6 +79,8 @@ class Tracer:
                 self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=names.WINDOW))
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
+            # A session that outlives the interpreter crashes it (PyTorch), and its files stay.
+            atexit.register(self.discard)
             try:
                 opened.start(self._scratch)
             except BaseException:
@@ -203,6 +206,7 @@ class Tracer:
         return self._session
 
     def _clean(self) -> None:
+        atexit.unregister(self.discard)
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
