@@ -231,7 +231,8 @@ class Tracer:
         readers: int | None,
         notes: list[tuple[str, dict[str, float]]],
     ) -> None:
-        space = xspace.read(path)
+        # Not by its path, which is a scratch directory's, of another name each time.
+        space = xspace.parse(xspace.contents(path), "The recorded trace")
         # Time 0 of the trace, as the profiler noted it; else the time at which it was started.
         zero = self._clocks[0]
         for plane in space.planes:
