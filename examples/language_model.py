@@ -284,7 +284,7 @@ def train(
             verbose=0,
             callbacks=[callback, recorder],
         )
-        ratios = [decision.breakdown.ratio for decision in callback.decisions]
+        ratios = [decision.ratio for decision in callback.decisions]
         return recorder.run(callback), ratios[-1] if ratios else math.nan
 
 

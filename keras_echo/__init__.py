@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from keras_echo._optional import needing_backend
 from keras_echo._version import __version__
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: Keras takes seconds, and not all need it."""
-    if name == "layers":
-        return import_module(f"{__name__}.layers")
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    with needing_backend():
+        if name == "layers":
+            return import_module(f"{__name__}.layers")
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ def expected(subject: str, must: str, received: object, remedy: str) -> str:
         subject: What the message is about, such as an argument's name.
         must: What it must be, continuing the sentence "`subject` must".
         received: The offending value; its `repr` is shown, shortened to 100 characters.
-        remedy: What to do about it, as a sentence without a full stop.
+        remedy: What to do about it, as a sentence; its full stop may be left out.
 
     Returns:
         Three sentences in a row.
@@ -18,4 +18,9 @@ def expected(subject: str, must: str, received: object, remedy: str) -> str:
     shown = repr(received)
     if len(shown) > 100:
         shown = f"{shown[:97]}..."
-    return f"{subject} must {must}. Received: {shown}. {remedy}."
+    return f"{subject} must {must}. {sentence(f'Received: {shown}')} {sentence(remedy)}"
+
+
+def sentence(text: str) -> str:
+    """Ends a text with a full stop, unless it ends a sentence as it is."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -64,10 +64,10 @@ def parallelism(
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises ValueError if `value` is none of the choices."""
+    """Raises ValueError if `value` is none of the choices, of which the first is the default."""
     if value not in choices:
         shown = " or ".join(map(repr, choices))
-        raise ValueError(expected(name, f"be {shown}", value, "Leave it out for the first"))
+        raise ValueError(expected(name, f"be {shown}", value, f"The default is {choices[0]!r}"))
 
 
 def check_count(name: str, value: object, least: int) -> int:

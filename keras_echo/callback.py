@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
@@ -45,8 +47,11 @@ class DataEchoCallback(keras.callbacks.Callback):
     can be had, the dataset's own counters serve, and the decision says so. Between windows the
     callback costs a comparison per step, and never waits for the device.
 
-    The logs of each epoch get `echo_factor` and `echo_ratio`, so that `History` and callbacks
-    behind this one in the list have them.
+    The logs of each epoch get `echo_factor` and `echo_ratio` (NaN while R is unknown), so that
+    `History` and callbacks after this one in the list have them.
+
+    A deep copy, as KerasTuner makes one for each trial, shares the dataset's factor and has made
+    no decision yet.
 
     Args:
         dataset_or_factor: The `EchoingPyDataset` that is trained on, or the `EchoFactor` of a
@@ -67,7 +72,8 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If an argument has a wrong value.
+        ValueError: If an argument has a wrong value; in `fit()`, before the first decision: if
+            `fit()` trains on another dataset.
 
     Examples:
         >>> dataset = keras_echo.EchoingPyDataset(source)
@@ -87,8 +93,6 @@ class DataEchoCallback(keras.callbacks.Callback):
         adapt: bool = True,
         verbose: int = 1,
     ) -> None:
-        super().__init__()
-        self.decisions: list[EchoDecision] = []
         self._min_factor = check_factor("min_factor", min_factor)
         self._max_factor = check_factor("max_factor", max_factor)
         if max_factor < min_factor:
@@ -100,7 +104,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         check_count("profile_steps", profile_steps, FEWEST_CALLS)
         check_count("warmup_steps", warmup_steps, 0)
         if profile_freq != "epoch":
-            check_count("profile_freq", profile_freq, 1)
+            _check_freq(profile_freq)
         if isinstance(dataset_or_factor, EchoingPyDataset):
             self._probe: Probe | None = dataset_or_factor.probe()
             self._factor = self._probe.factor
@@ -118,11 +122,22 @@ class DataEchoCallback(keras.callbacks.Callback):
             )
         self._adapt = adapt
         self._verbose = verbose
-        self._logbook = Logbook(log_dir)
-        self._tracer = Tracer()
-        self._schedule = Schedule(
-            warmup_steps, profile_steps, None if profile_freq == "epoch" else int(profile_freq)
+        self._log_dir = log_dir
+        self._make_schedule = partial(
+            Schedule,
+            warmup_steps,
+            profile_steps,
+            None if profile_freq == "epoch" else int(profile_freq),
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Sets all that training changes to what it is before the first `fit()`."""
+        super().__init__()
+        self.decisions: list[EchoDecision] = []
+        self._logbook = Logbook(self._log_dir)
+        self._tracer = Tracer()
+        self._schedule = self._make_schedule()
         self._history: list[StepBreakdown] = []
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
@@ -131,6 +146,14 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._epoch = 0
         self._first_step = 0  # of the epoch, counted over all calls of fit()
         self._last_batch = -1
+        self._next_check: float = math.inf
+        self._begun_seconds = time.perf_counter()
+        self._num_served = 0  # by the dataset, when fit() began
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = copy.copy(self)
+        made._begin()
+        return made
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -142,11 +165,13 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._schedule.begin_fit(self._first_step, self._steps_per_call())
         self._next_check = self._first_step + _CHECK_STEPS
         self._begun_seconds = time.perf_counter()
+        if self._probe:
+            self._num_served = self._probe.num_served()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
         self._epoch = epoch
-        self._schedule.begin_epoch(self._first_step, self.params.get("steps") or math.inf)
+        self._schedule.begin_epoch(self._first_step, self._num_steps())
 
     # Not `on_train_batch_end`: for a callback that has one, Keras waits for the device at every
     # step to hand it the logs (keras/src/callbacks/callback_list.py). From one begin to the next
@@ -168,7 +193,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._end_epoch()
         if logs is not None:
             logs["echo_factor"] = self._factor.value
-            logs["echo_ratio"] = self._history[-1].ratio if self._history else math.nan
+            logs["echo_ratio"] = self.decisions[-1].ratio if self.decisions else math.nan
         stats = self._probe.stats() if self._probe else None
         self._logbook.progress(self._first_step, self._factor.value, stats)
 
@@ -195,7 +220,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self.abandon()
         if self._last_batch >= 0:
             calls_end = self._last_batch + self._steps_per_call()
-            self._first_step += min(calls_end, self.params.get("steps") or calls_end)
+            self._first_step += int(min(calls_end, self._num_steps()))
             self._last_batch = -1
 
     def _look(self, step: int) -> None:
@@ -230,31 +255,50 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._decide(done.value)
 
     def _decide(self, measured: Measurement) -> None:
+        self._check_dataset()
         breakdown, problem, held_seconds = measured
         self._schedule.spent(held_seconds)
         self._history.append(breakdown)
         previous = self._factor.value
         step = self._first_step + self._last_batch
-        factor, reason, next_window = decide(
+        factor, ratio, reason, next_window = decide(
             self._history, previous, min_factor=self._min_factor, max_factor=self._max_factor
         )
+        if not self._adapt:
+            factor, reason = previous, f"{reason}; adapt=False"
+        elif next_window == "at once":
+            self._schedule.repeat(step)
         if problem is not None:
             # Once in full.
             reason += (
                 " (from counters)" if problem in self._problems else f". From counters: {problem}"
             )
             self._problems.add(problem)
-        if not self._adapt:
-            factor, reason = previous, f"{reason}; adapt=False"
-        elif next_window == "at once":
-            self._schedule.repeat(step)
         self._is_settled = next_window == "if cheap"
         self._factor.value = factor
-        decision = EchoDecision(step, breakdown, factor, previous, reason)
+        decision = EchoDecision(step, breakdown, factor, previous, reason, ratio)
         self.decisions.append(decision)
         if self._verbose:
             print(f"\nEpoch {self._epoch + 1}: {journal.line(decision)}")
         self._logbook.decision(decision)
+
+    def _check_dataset(self) -> None:
+        """Raises where training has gone through a window without asking the dataset once."""
+        if self._probe and self._probe.num_served() == self._num_served:
+            raise ValueError(
+                expected(
+                    "DataEchoCallback's dataset",
+                    "be the one that fit() trains on",
+                    "an EchoingPyDataset that served no batch to this fit()",
+                    "Pass the same object to both: "
+                    "model.fit(dataset, callbacks=[DataEchoCallback(dataset)])",
+                )
+            )
+
+    def _num_steps(self) -> float:
+        """Optimizer steps of an epoch; infinity where nobody knows."""
+        # A `CallbackList` that was made without parameters sets none.
+        return (self.params or {}).get("steps") or math.inf
 
     def _steps_per_call(self) -> int:
         return int(self.model.steps_per_execution)
@@ -271,3 +315,11 @@ class DataEchoCallback(keras.callbacks.Callback):
             return False
         stats = self._probe.stats()
         return self._reading.has_changed(stats.reads, stats.read_seconds)
+
+
+def _check_freq(profile_freq: object) -> None:
+    try:
+        check_count("profile_freq", profile_freq, 1)
+    except (TypeError, ValueError) as error:
+        must, remedy = 'be "epoch" or a number of optimizer steps', "Pass 100, or leave it out"
+        raise type(error)(expected("profile_freq", must, profile_freq, remedy)) from None

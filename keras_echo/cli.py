@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_echo._optional import needing_backend
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,7 +52,12 @@ def _demo(options: argparse.Namespace) -> int:
         os.environ["KERAS_BACKEND"] = options.backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Imported here: Keras takes seconds, and must know its backend first.
-    from keras_echo.demo.training import run_demo
+    try:
+        with needing_backend():
+            from keras_echo.demo.training import run_demo
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     print(run_demo(options.output, target=options.target, max_seconds=options.max_seconds))
     return 0

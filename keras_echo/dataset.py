@@ -228,6 +228,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             num_readers=self._settings.parallelism.workers,
             fill=self._feed.fill,
             stats=self.stats,
+            num_served=lambda: self._feed.num_served,
         )
 
     def state_dict(self) -> dict[str, Any]:

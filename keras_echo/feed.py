@@ -26,17 +26,22 @@ class Feed:
     Args:
         settings: What its pipelines are made of.
         state: Where it begins.
+
+    Attributes:
+        num_served: Batches that were handed out so far, those included that are served again.
     """
 
     def __init__(self, settings: Settings, state: State) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self.num_served = 0
         self._begin(state)
 
     def serve(self, index: int) -> Batch:
         """The next batch, for a `PyDataset` that was asked for `index`."""
         with self._lock:
             served, may_return = self._tickets.serve(index)
+            self.num_served += 1
             return served.hand_out(may_return=may_return)
 
     def on_epoch_begin(self) -> None:
@@ -62,6 +67,7 @@ class Feed:
                 found = self._iterations.serve(iteration)
             if found is None:
                 return
+            self.num_served += 1
             served, may_return = found
             is_own = served.is_only and not may_return
             yield served.waiting.batch if is_own else copied(served.waiting.batch)

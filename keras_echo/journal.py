@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from keras_echo._messages import expected
+from keras_echo._messages import expected, sentence
 from keras_echo._optional import optional
 
 if TYPE_CHECKING:
@@ -17,27 +18,43 @@ if TYPE_CHECKING:
 def line(decision: EchoDecision) -> str:
     """Returns a decision as Keras's own callbacks would print it."""
     before, after = decision.previous_factor, decision.factor
-    if after == before:
-        return f"DataEchoCallback keeps echo_factor at {after:g}. {decision.reason}."
     verb = "raises" if after > before else "lowers"
-    return f"DataEchoCallback {verb} echo_factor from {before:g} to {after:g}. {decision.reason}."
+    change = f"keeps echo_factor at {after:g}"
+    if after != before:
+        change = f"{verb} echo_factor from {before:g} to {after:g}"
+    return f"DataEchoCallback {change}. {sentence(decision.reason)}"
 
 
 def report(decisions: Sequence[EchoDecision]) -> str:
-    """Returns what was measured and decided, a line per decision."""
+    """Returns what was measured and decided, a line per decision; "-" is what is unknown."""
     if not decisions:
         return (
             "No decision yet: fit() has not reached the first window, or its epochs are too short."
         )
-    head = "    step       R  factor    upstream   step time   wait  from"
+    titles = ("step", "R", "window's R", "factor", "upstream", "step time", "wait")
+    widths = (8, 6, 10, 6, 10, 10, 5)
     rows = [
-        f"{d.step:8}  {d.breakdown.ratio:6.2f}  {d.factor:6.2f}  "
-        f"{1e3 * d.breakdown.upstream_seconds:7.2f} ms  "
-        f"{1e3 * d.breakdown.downstream_seconds:7.2f} ms  "
-        f"{d.breakdown.wait_fraction:5.0%}  {d.breakdown.origin}"
-        for d in decisions
+        (
+            str(decision.step),
+            _shown(decision.ratio, ".2f"),
+            _shown(decision.breakdown.ratio, ".2f"),
+            f"{decision.factor:.2f}",
+            _shown(1e3 * decision.breakdown.upstream_seconds, ".2f", " ms"),
+            _shown(1e3 * decision.breakdown.downstream_seconds, ".2f", " ms"),
+            _shown(decision.breakdown.wait_fraction, ".0%"),
+            decision.breakdown.origin,
+        )
+        for decision in decisions
     ]
-    return "\n".join([head, *rows, f"Last: {line(decisions[-1])}"])
+    lines = [
+        "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in [(*titles, "from"), *rows]
+    ]
+    return "\n".join([*lines, f"Last: {line(decisions[-1])}"])
+
+
+def _shown(value: float, form: str, unit: str = "") -> str:
+    return f"{value:{form}}{unit}" if math.isfinite(value) else "-"
 
 
 def plot(decisions: Sequence[EchoDecision], path: str | os.PathLike[str]) -> None:
@@ -58,9 +75,10 @@ def plot(decisions: Sequence[EchoDecision], path: str | os.PathLike[str]) -> Non
         figsize=(7, 4), layout="constrained"
     )
     axes = figure.subplots()
-    axes.plot(
-        steps, [d.breakdown.ratio for d in decisions], "o", color="#888888", label="R, measured"
-    )
+    windows = [decision.breakdown.ratio for decision in decisions]
+    axes.plot(steps, windows, "o", color="#bbbbbb", label="R of each window")
+    ratios = [decision.ratio for decision in decisions]
+    axes.plot(steps, ratios, "o-", markersize=3, color="#444444", label="R, on which it rests")
     axes.step(
         [0, *steps, steps[-1] + max(1, steps[-1] // 10)],
         [decisions[0].previous_factor, *(d.factor for d in decisions), decisions[-1].factor],

@@ -27,6 +27,7 @@ class Probe:
         fill: Waits until so many fresh batches lie ready, at most so many seconds; returns
             whether they do.
         stats: Returns the dataset's counts so far.
+        num_served: Returns how often it was asked for a batch, peeks included.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Probe:
         num_readers: int,
         fill: Callable[[int, float], bool],
         stats: Callable[[], EchoStats],
+        num_served: Callable[[], int],
     ) -> None:
         self.factor = factor
         self._meter = meter
         self.num_readers = num_readers
         self.fill = fill
         self.stats = stats
+        self.num_served = num_served
 
     @contextmanager
     def marking(self, read: Mark, wait: Mark) -> Iterator[None]:

@@ -57,6 +57,9 @@ class EchoDecision:
         factor: The echoing factor from here on.
         previous_factor: The echoing factor until here.
         reason: Why, in words.
+        ratio: R as the decision sees it: the median of the windows since R has changed, while
+            `breakdown.ratio` is this window's own. Where that is only a bound, the bound; NaN
+            where it is unknown.
     """
 
     step: int
@@ -64,6 +67,7 @@ class EchoDecision:
     factor: float
     previous_factor: float
     reason: str
+    ratio: float
 
 
 NextWindow = Literal["at once", "in turn", "if cheap"]
@@ -74,11 +78,13 @@ class Choice(NamedTuple):
 
     Attributes:
         factor: The echoing factor from here on.
+        ratio: The R that it rests on; see `EchoDecision`.
         reason: Why, in words.
         next_window: "at once", "in turn", or "if cheap": whether it is worth its time.
     """
 
     factor: float
+    ratio: float
     reason: str
     next_window: NextWindow
 
@@ -99,26 +105,28 @@ def decide(
         max_factor: The most.
 
     Returns:
-        The factor from here on, and the reason.
+        The factor from here on, what it rests on, and the reason.
     """
     latest = breakdowns[-1]
-    ratio = latest.ratio
+    ratio = known_ratio = latest.ratio
     if not math.isfinite(ratio):
         missing = "; ".join(latest.missing) or "no step was seen"
-        return Choice(factor, f"R is unknown: {missing}", "if cheap")
+        return Choice(factor, math.nan, f"R is unknown: {missing}", "if cheap")
     known = [b.ratio for b in breakdowns if b.bound == "exact" and math.isfinite(b.ratio)]
     since_change = _since_change(known)
     if latest.bound == "upper":
         seen = f"R is at most {ratio:.2f}"
         if not latest.starved_fraction < STARVED or factor <= min_factor:
-            return Choice(factor, seen, "if cheap")
+            return Choice(factor, ratio, seen, "if cheap")
         ratio = min(ratio, BACK_OFF * factor)
     elif latest.bound == "lower":
         seen = f"R is at least {ratio:.2f}"
         ratio = max(ratio, factor)
     else:
-        ratio = statistics.median(since_change)
+        ratio = known_ratio = statistics.median(since_change)
         seen = f"R = {ratio:.2f}"
+        if f"{latest.ratio:.2f}" != f"{ratio:.2f}":
+            seen += f" ({latest.ratio:.2f} in this window)"
 
     def within_limits(ratio: float) -> float:
         wanted = HEADROOM * ratio if latest.bound == "exact" and ratio > 1 else ratio
@@ -126,8 +134,7 @@ def decide(
 
     wanted, latest_wanted = within_limits(ratio), within_limits(latest.ratio)
     if ratio > max_factor:
-        waiting = 1 - max_factor / ratio
-        seen += f", above max_factor {max_factor:g}: training waits {waiting:.0%} of the time"
+        seen += f", above max_factor {max_factor:g}{_waits(latest, ratio, factor, max_factor)}"
     next_window: NextWindow = "in turn"
     if wanted == latest_wanted == factor or len(since_change) >= NUM_SETTLED:
         next_window = "if cheap"
@@ -135,7 +142,19 @@ def decide(
         next_window = "at once"
     if abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor:
         wanted = factor
-    return Choice(wanted if wanted == factor else round(wanted, 2), seen, next_window)
+    after = wanted if wanted == factor else round(wanted, 2)
+    return Choice(after, known_ratio, seen, next_window)
+
+
+def _waits(latest: StepBreakdown, ratio: float, factor: float, max_factor: float) -> str:
+    """What training waits at the factor in force, as measured, and at the cap, as R says."""
+    waits = []
+    if math.isfinite(latest.wait_fraction):
+        waits.append(f"training waited {latest.wait_fraction:.0%} of the time at {factor:g}")
+    if factor != max_factor:
+        least = "at least " if latest.bound == "lower" else ""
+        waits.append(f"at {max_factor:g} it waits {least}{1 - max_factor / ratio:.0%}")
+    return f": {', '.join(waits)}" if waits else ""
 
 
 def _since_change(ratios: Sequence[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import shutil
 import tempfile
@@ -78,6 +79,8 @@ class Tracer:
                 self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=names.WINDOW))
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
+            # A session that outlives the interpreter crashes it (PyTorch), and its files stay.
+            atexit.register(self.discard)
             try:
                 opened.start(self._scratch)
             except BaseException:
@@ -203,6 +206,7 @@ class Tracer:
         return self._session
 
     def _clean(self) -> None:
+        atexit.unregister(self.discard)
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -227,7 +231,8 @@ class Tracer:
         readers: int | None,
         notes: list[tuple[str, dict[str, float]]],
     ) -> None:
-        space = xspace.read(path)
+        # Not by its path, which is a scratch directory's, of another name each time.
+        space = xspace.parse(xspace.contents(path), "The recorded trace")
         # Time 0 of the trace, as the profiler noted it; else the time at which it was started.
         zero = self._clocks[0]
         for plane in space.planes:

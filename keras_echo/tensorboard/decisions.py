@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from keras_echo._messages import sentence
 from keras_echo.profiling.report import render
 from keras_echo.tensorboard.writer import EventWriter
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from keras_echo.tuner import EchoDecision
 
 _CHARTS = {
-    "Echoing factor and R": ("factor", "ratio"),
+    "Echoing factor and R": ("factor", "ratio", "window_ratio"),
     "Milliseconds per fresh batch and per step": ("upstream_ms", "downstream_ms"),
     "Share of time waiting, share of fresh batches": ("wait_fraction", "fresh_fraction"),
 }
@@ -43,12 +44,13 @@ class DecisionLog:
         self._scalars(
             decision.step,
             factor=decision.factor,
-            ratio=found.ratio,
+            ratio=decision.ratio,
+            window_ratio=found.ratio,
             upstream_ms=1e3 * found.upstream_seconds,
             downstream_ms=1e3 * found.downstream_seconds,
             wait_fraction=found.wait_fraction,
         )
-        text = f"{decision.reason}\n\n```\n{render(found)}\n```"
+        text = f"{sentence(decision.reason)} This window:\n\n```\n{render(found)}\n```"
         self._writer.text(_tag("decision"), text, step=decision.step)
         self._writer.flush()
 

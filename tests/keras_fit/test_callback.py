@@ -1,8 +1,13 @@
 """DataEchoCallback in real fits, on the backend of this process (KERAS_BACKEND)."""
 
+import copy
 import math
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -60,11 +65,12 @@ def test_it_finds_that_training_waits_and_echoes(tmp_path, capsys):
     assert first.breakdown.wait_fraction > 0.3
     assert profiles(tmp_path)
     assert history.history["echo_factor"] == [3.0, 3.0]
-    ratios = [decision.breakdown.ratio for decision in callback.decisions]
+    ratios = [decision.ratio for decision in callback.decisions]
     assert set(history.history["echo_ratio"]) <= set(ratios)
     printed = capsys.readouterr().out
     assert "\nEpoch 1: DataEchoCallback raises echo_factor from 1 to 3. R = " in printed
-    assert "above max_factor 3: training waits" in printed
+    wait = first.breakdown.wait_fraction
+    assert f"above max_factor 3: training waited {wait:.0%} of the time at 1, at 3 it" in printed
     assert callback.report().splitlines()[1].split()[0] == "20"
 
 
@@ -113,9 +119,13 @@ def test_tensorboard_shows_what_was_decided(tmp_path):
         model().fit(data, epochs=2, verbose=0, callbacks=[callback])
     events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
     tags = events.Tags()
-    names = ("factor", "ratio", "upstream_ms", "downstream_ms", "wait_fraction", "fresh_fraction")
-    assert {f"keras_echo/{name}" for name in (*names, "passes")} <= set(tags["scalars"])
+    names = ("factor", "ratio", "window_ratio", "upstream_ms", "downstream_ms", "wait_fraction")
+    assert {f"keras_echo/{name}" for name in (*names, "fresh_fraction", "passes")} <= set(
+        tags["scalars"]
+    )
     assert {"keras_echo/decision/text_summary", "custom_scalars__config__"} & set(tags["tensors"])
+    ratios = [event.value for event in events.Scalars("keras_echo/ratio")]
+    assert ratios == pytest.approx([decision.ratio for decision in callback.decisions], rel=1e-6)
     factors = [event.value for event in events.Scalars("keras_echo/factor")]
     assert factors[-1] == pytest.approx(data.echo_factor, rel=1e-6)
 
@@ -144,7 +154,9 @@ def test_counters_serve_while_somebody_else_profiles(tmp_path, capsys):
     assert {decision.breakdown.origin for decision in callback.decisions} == {"counters"}
     assert f"From counters: The {BACKEND} profiler must be free" in callback.decisions[0].reason
     assert callback.decisions[1].reason.endswith("(from counters)")
-    assert capsys.readouterr().out.count("must be free") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("must be free") == 1
+    assert ".." not in printed
 
 
 def test_a_log_directory_that_cannot_be_written_to_ends_no_training(tmp_path):
@@ -341,8 +353,8 @@ def test_bad_arguments_say_what_to_do():
             "max_factor must be at least min_factor 4",
         ),
         (ValueError, {"profile_steps": 2}, "profile_steps must be at least 3"),
-        (ValueError, {"profile_freq": 0}, "profile_freq must be at least 1"),
-        (TypeError, {"profile_freq": "batch"}, "profile_freq must be an integer"),
+        (ValueError, {"profile_freq": 0}, 'profile_freq must be "epoch" or a number of'),
+        (TypeError, {"profile_freq": "batch"}, 'profile_freq must be "epoch" or a number of'),
         (ValueError, {"warmup_steps": -1}, "warmup_steps must be at least 0"),
     ):
         with pytest.raises(kind, match=message) as caught:
@@ -360,3 +372,100 @@ def test_report_and_plot(tmp_path):
     assert math.isfinite(callback.decisions[0].breakdown.ratio)
     callback.plot(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("trains_on", ["another dataset", "the source"])
+def test_a_callback_on_another_dataset_says_what_to_pass(tmp_path, trains_on):
+    with dataset(0.001) as data, dataset(0.001) as other:
+        trained_on = other if trains_on == "another dataset" else Slow(0.001, length=32)
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        with pytest.raises(ValueError, match="must be the one that fit") as caught:
+            model().fit(trained_on, verbose=0, callbacks=[callback])
+        assert "model.fit(dataset, callbacks=[DataEchoCallback(dataset)])" in str(caught.value)
+        assert callback.decisions == []
+        assert data.echo_factor == other.echo_factor == 1.0
+
+
+@pytest.mark.parametrize("form", ["tf", "grain", "generator"])
+def test_a_dataset_that_is_trained_on_in_another_form_is_known(tmp_path, form):
+    pytest.importorskip({"tf": "tensorflow", "grain": "grain", "generator": "keras"}[form])
+    with dataset(0.002) as data:
+        trained_on = (
+            data.as_tf_dataset()
+            if form == "tf"
+            else data.as_grain()
+            if form == "grain"
+            else (data[index] for index in range(1000))
+        )
+        # A window that is as early and as short as can be.
+        options = {"warmup_steps": 0, "profile_steps": 3, "verbose": 0}
+        callback = DataEchoCallback(data, tmp_path, **options)
+        model().fit(trained_on, steps_per_epoch=30, shuffle=False, verbose=0, callbacks=[callback])
+    assert callback.decisions
+
+
+def test_a_deep_copy_shares_the_factor_and_nothing_else(tmp_path):
+    trained = model()
+    with dataset() as data:
+        callback = DataEchoCallback(data, tmp_path, max_factor=3.0, verbose=0)
+        early = copy.deepcopy(callback)
+        trained.fit(data, verbose=0, callbacks=[callback])
+        late = copy.deepcopy([callback])[0]
+        for other in (early, late):
+            assert (other.decisions, other.params, other.model) == ([], None, None)
+            data.echo_factor = 1.0
+            trained.fit(data, verbose=0, callbacks=[other])
+            assert data.echo_factor == 3.0
+            assert other.decisions[0].step == callback.decisions[0].step
+    assert {d.breakdown.origin for d in early.decisions + late.decisions} == {"trace"}
+
+
+def test_a_callback_list_without_parameters(tmp_path):
+    trained = model()
+    with dataset(0.005) as data:
+        callback = DataEchoCallback(data, tmp_path, verbose=0)
+        callbacks = keras.callbacks.CallbackList([callback], model=trained)
+        callbacks.on_train_begin()
+        for epoch in range(2):
+            callbacks.on_epoch_begin(epoch)
+            for batch in range(30):
+                inputs, targets = data[batch]
+                callbacks.on_train_batch_begin(batch)
+                logs = {"loss": trained.train_on_batch(inputs, targets)}
+                callbacks.on_train_batch_end(batch, logs)
+            callbacks.on_epoch_end(epoch, {})
+        callbacks.on_train_end()
+    assert [decision.step for decision in callback.decisions][:1] == [20]
+    assert callback._first_step == 60
+
+
+LEAVES_A_WINDOW_OPEN = """
+import keras, numpy as np, sys
+from keras_echo import DataEchoCallback, EchoingPyDataset
+
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 14:
+            raise KeyboardInterrupt
+
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+data = EchoingPyDataset((np.zeros((100, 4)), np.zeros((100, 1))), batch_size=4)
+callback = DataEchoCallback(data, sys.argv[1], verbose=0)
+try:
+    model.fit(data, verbose=0, callbacks=[callback, Interrupt()])
+except KeyboardInterrupt:
+    print(callback._tracer.active)
+"""
+
+
+def test_a_script_that_ends_in_a_window_ends_clean(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_A_WINDOW_OPEN, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(keras_echo.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "True"), done.stderr
+    assert not list(tmp_path.glob(".window-*"))

@@ -9,7 +9,7 @@ def decided(step, path):
     found = from_counters(
         steps=1, seconds=1.0, wait_seconds=0.5, reads=1, read_seconds=1.0, num_readers=1
     )
-    return EchoDecision(step, dataclasses.replace(found, path=str(path)), 2.0, 1.0, "R = 2.00")
+    return EchoDecision(step, dataclasses.replace(found, path=str(path)), 2.0, 1.0, "R = 2.00", 2.0)
 
 
 def test_no_more_than_a_handful_of_traces_stay(tmp_path):

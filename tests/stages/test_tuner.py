@@ -26,7 +26,7 @@ def followed(ratios, factor=1.0, max_factor=8.0):
     factors, windows = [], []
     for ratio in ratios:
         windows.append(measured(ratio))
-        factor, _, _ = decide(windows, factor, min_factor=1.0, max_factor=max_factor)
+        factor = decide(windows, factor, min_factor=1.0, max_factor=max_factor).factor
         factors.append(factor)
     return factors
 
@@ -39,7 +39,7 @@ def followed(ratios, factor=1.0, max_factor=8.0):
 )
 def test_a_new_factor_is_within_its_limits(windows, factor, least, more):
     found = [measured(*window) for window in windows]
-    after, reason, _ = decide(found, factor, min_factor=least, max_factor=least + more)
+    after, _, reason, _ = decide(found, factor, min_factor=least, max_factor=least + more)
     assert after == factor or least - 0.01 <= after <= least + more + 0.01
     assert reason.startswith("R ")
 
@@ -85,14 +85,35 @@ def test_one_disturbed_window_among_three_changes_nothing(ratio, outlier):
 
 
 def test_what_the_cap_costs_is_said():
-    factor, reason, _ = decide([measured(16.0)], 1.0, min_factor=1.0, max_factor=8.0)
-    assert factor == 8.0
-    assert reason == "R = 16.00, above max_factor 8: training waits 50% of the time"
+    def reason(*window, factor=1.0, waited=0.94):
+        found = dataclasses.replace(measured(*window), wait_fraction=waited)
+        choice = decide([found], factor, min_factor=1.0, max_factor=8.0)
+        assert choice.factor == 8.0
+        return choice.reason.partition(", above max_factor 8")[2]
+
+    # What was measured is said of the factor at which it was.
+    assert reason(16.0) == ": training waited 94% of the time at 1, at 8 it waits 50%"
+    assert reason(8.16) == ": training waited 94% of the time at 1, at 8 it waits 2%"
+    assert reason(16.0, factor=8.0, waited=0.52) == ": training waited 52% of the time at 8"
+    assert reason(16.0, waited=math.nan) == ": at 8 it waits 50%"
+    assert reason(16.0, factor=8.0, waited=math.nan) == ""
+    assert reason(16.0, "lower").endswith("at 8 it waits at least 50%")
+
+
+def test_the_line_and_the_decision_have_one_r_and_name_the_window_s_own():
+    windows = [measured(ratio) for ratio in (4.0, 4.0, 4.5)]
+    choice = decide(windows, 4.2, min_factor=1.0, max_factor=8.0)
+    assert (choice.ratio, choice.reason) == (4.0, "R = 4.00 (4.50 in this window)")
+    choice = decide(windows[:2], 4.2, min_factor=1.0, max_factor=8.0)
+    assert (choice.ratio, choice.reason) == (4.0, "R = 4.00")
+    for bound in ("lower", "upper"):
+        assert decide([measured(3.0, bound)], 2.0, min_factor=1, max_factor=8).ratio == 3.0
 
 
 def test_bounds_move_the_factor_towards_where_r_may_be():
     def after(*window, factor=4.0):
-        return decide([measured(*window)], factor, min_factor=1.0, max_factor=8.0)[:2]
+        choice = decide([measured(*window)], factor, min_factor=1.0, max_factor=8.0)
+        return choice.factor, choice.reason
 
     assert after(6.0, "lower") == (6.0, "R is at least 6.00")
     assert after(2.0, "lower") == (4.0, "R is at least 2.00")
@@ -104,13 +125,14 @@ def test_bounds_move_the_factor_towards_where_r_may_be():
 
 
 def test_what_is_unknown_changes_nothing_and_is_named():
-    factor, reason, _ = decide(
+    factor, ratio, reason, _ = decide(
         [dataclasses.replace(measured(math.nan), missing=("no reads",))],
         3.0,
         min_factor=1.0,
         max_factor=8.0,
     )
     assert (factor, reason) == (3.0, "R is unknown: no reads")
+    assert math.isnan(ratio)
 
 
 def test_the_next_window_comes_at_once_in_turn_or_if_it_is_cheap():
