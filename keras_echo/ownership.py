@@ -24,7 +24,6 @@ from keras_echo.batches import copied
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keras_echo.batches import Batch
     from keras_echo.stream import Fresh, Read
 
 _PATIENCE = 4
@@ -47,12 +46,22 @@ class OwnMemory:
     def __call__(self, read: Read) -> Fresh:
         """The batch that was read, in memory that doesn't change any more."""
         fresh = self._read(read)
-        leaves = keras.tree.flatten(fresh.batch)
-        with self._lock:
-            while len(self._places) < len(leaves):
+        keeps: list[bool] = []
+
+        def ask(leaf: Any) -> None:
+            if len(keeps) == len(self._places):
                 self._places.append(_Place())
-            keeps = [place.keeps(leaf) for place, leaf in zip(self._places, leaves, strict=False)]
-        batch = _copied_where(keeps, fresh.batch) if any(keeps) else fresh.batch
+            keeps.append(self._places[len(keeps)].keeps(leaf))
+
+        with self._lock:
+            # Not by `flatten`: on PyTorch, Keras's leaves a cycle behind that holds the batch.
+            keras.tree.map_structure(ask, fresh.batch)
+        if not any(keeps):
+            return fresh._replace(is_ours=False)
+        copies = iter(keeps)
+        batch = keras.tree.map_structure(
+            lambda leaf: copied(leaf) if next(copies) else leaf, fresh.batch
+        )
         return fresh._replace(batch=batch, is_ours=all(keeps))
 
 
@@ -109,11 +118,3 @@ def _is_constant(leaf: Any) -> bool:
 
 
 _SCALARS = (type(None), bool, int, float, str, bytes, np.generic)
-
-
-def _copied_where(is_copied: list[bool], batch: Batch) -> Batch:
-    leaves = [
-        copied(leaf) if copies else leaf
-        for copies, leaf in zip(is_copied, keras.tree.flatten(batch), strict=True)
-    ]
-    return keras.tree.pack_sequence_as(batch, leaves)

@@ -94,17 +94,20 @@ class DeviceBatch:
         self.batch = batch
         self.is_ours = is_ours
         self._place = place
-        self._leaves = keras.tree.flatten(batch)
-        self._placed: list[Placed | None] = [None] * len(self._leaves)
+        self._placed: list[Placed] = []  # one for each leaf of the batch
 
     def copy(self) -> Batch:
         """See `Waiting`."""
-        placed = [
-            self._place(leaf) if old is None or not old.is_intact() else old
-            for old, leaf in zip(self._placed, self._leaves, strict=True)
-        ]
-        self._placed = [*placed]
-        return keras.tree.pack_sequence_as(self.batch, [each.use() for each in placed])
+        before, self._placed = iter(self._placed), []
+
+        def use(leaf: Any) -> Any:
+            placed = next(before, None)
+            if placed is None or not placed.is_intact():
+                placed = self._place(leaf)
+            self._placed.append(placed)
+            return placed.use()
+
+        return keras.tree.map_structure(use, self.batch)
 
 
 def waiting_place(
@@ -159,7 +162,10 @@ def waiting_place(
 
 
 def _num_bytes(batch: Batch) -> int:
-    return sum(getattr(leaf, "nbytes", 0) for leaf in keras.tree.flatten(batch))
+    sizes: list[int] = []
+    # Not by `flatten`: on PyTorch, Keras's leaves a cycle behind that holds the batch.
+    keras.tree.map_structure(lambda leaf: sizes.append(getattr(leaf, "nbytes", 0)), batch)
+    return sum(sizes)
 
 
 def _is_distributed_over_processes() -> bool:

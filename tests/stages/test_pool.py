@@ -60,3 +60,23 @@ def test_few_blocks_lie_idle():
     assert sum(len(idle) for idle in pool._idle.values()) == 0
     del again
     assert sum(len(idle) for idle in pool._idle.values()) == 4
+
+
+def test_memory_of_many_sizes_is_given_back():
+    pool = Pool()
+    for num_rows in range(1, 400):
+        arrays = [pool.empty((num_rows, 1024), "float32") for _ in range(4)]
+        largest = sum(array.nbytes for array in arrays)
+        del arrays
+    idle = sum(block.nbytes for idle in pool._idle.values() for block in idle)
+    assert 2**25 < idle <= 2**26 + largest  # what was let go of since the last request
+
+
+def test_the_sizes_of_a_large_batch_stay():
+    pool = Pool()
+    for _ in range(3):
+        batch = [pool.empty(shape, "float32") for shape in ((64, 2**20), (64, 1), (2**20, 64))]
+        addresses = {array.ctypes.data for array in batch}
+        del batch
+    again = [pool.empty(shape, "float32") for shape in ((64, 2**20), (64, 1), (2**20, 64))]
+    assert {array.ctypes.data for array in again} == addresses
