@@ -299,9 +299,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
         return to_grain.as_grain(self._feed, self.state_dict, self.load_state_dict)
 
     def close(self) -> None:
-        """Ends all threads and processes, after the read that each is at.
+        """Ends all threads and processes, after the read that each is at, and lets go of all data.
 
-        Batches that were read ahead are kept: the dataset can be used again.
+        The dataset can be used again, and goes on after the last batch that was served: what had
+        been read ahead is read once more. A source that is read in sequence is then read and
+        dropped up to its place in the pass.
         """
         self._feed.stop()
 

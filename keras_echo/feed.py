@@ -31,10 +31,14 @@ class Feed:
         num_served: Batches that were handed out so far, those included that are served again.
     """
 
+    _behind: State  # where the stream stands after the last batch that was served
+    _pipeline: Pipeline
+
     def __init__(self, settings: Settings, state: State) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self.num_served = 0
+        self._finalizer: weakref.finalize[..., Feed] | None = None
         self._begin(state)
 
     def serve(self, index: int) -> Batch:
@@ -96,8 +100,16 @@ class Feed:
             self._begin(state)
 
     def stop(self) -> None:
-        """Ends all threads and processes; the next call starts them again."""
-        self._pipeline.stop()
+        """Ends all threads and processes, and lets go of what was read ahead.
+
+        The next call starts again after the last batch that was served.
+        """
+        # First without the lock: whoever holds it may be waiting for a batch.
+        self._pipeline.stop(wait=False)
+        with self._lock:
+            self._pipeline.stop()
+            self._behind = self._behind.without_batches()
+            self._start_pipeline()
 
     def _begin(self, state: State) -> None:
         self._behind = state
@@ -106,6 +118,8 @@ class Feed:
         self._start_pipeline()
 
     def _start_pipeline(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()  # it would keep the last pipeline, and what that read ahead
         self._pipeline = Pipeline(self._settings, self._behind)
         self._is_broken = False
         # Without a reference to self, and without waiting: this runs on any thread.
@@ -113,7 +127,6 @@ class Feed:
 
     def _advance(self) -> Served:
         if self._is_broken:
-            self._finalizer.detach()
             self._pipeline.stop()
             self._start_pipeline()
         try:

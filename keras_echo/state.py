@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -103,6 +103,11 @@ class State:
         return tuple(
             sorted({use.item.position for use in self.held} | {block.position for block in blocks})
         )
+
+    def without_batches(self) -> State:
+        """The same state, without the batches in the shuffle buffer, which are read again."""
+        held = tuple(Use(use.item._replace(batch=None), use.is_only) for use in self.held)
+        return replace(self, held=held)
 
     def as_json(self) -> dict[str, Any]:
         """The state in types that JSON knows; what the buffer holds, by its positions."""

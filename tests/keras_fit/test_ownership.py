@@ -1,7 +1,9 @@
 """What a source returns is the source's, and no use of a batch sees what was done to another."""
 
 import functools
+import gc
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -223,3 +225,46 @@ def test_augment_may_change_what_tf_data_yields():
     source = tf.data.Dataset.from_tensor_slices((data(), data()[:, :1])).batch(ROWS)
     found = served(source, LENGTH, augment=add_in_place)
     assert [x[0] for x, _ in found] == [1000.0 + index for index in range(LENGTH)]
+
+
+@pytest.mark.parametrize("let_go", [EchoingPyDataset.close, None], ids=["close", "load"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"echo_factor": 2.5, "shuffle_buffer": 3},
+        {"echo_factor": 2.5, "echo": "example"},
+        {"echo_factor": 2.0, "augment": add_in_place},
+    ],
+    ids=["plain", "shuffled", "examples", "augmented"],
+)
+def test_closing_and_loading_let_go_of_what_was_read_ahead(let_go, arguments):
+    read, lock = [], threading.Lock()
+
+    class Watched(Fresh):
+        def __getitem__(self, index):
+            batch = super().__getitem__(index)
+            with lock:
+                read.append(weakref.ref(batch[0]))
+            return batch
+
+    def values(dataset, num_batches):
+        return [
+            keras.ops.convert_to_numpy(dataset[index][0])[:, 0].tolist()
+            for index in range(num_batches)
+        ]
+
+    options = {"shuffle": False, "seed": 3, "steps_per_epoch": 20, **arguments}
+    with EchoingPyDataset(Fresh(), **options) as dataset:
+        dataset.on_epoch_begin()
+        whole = values(dataset, 20)
+    with EchoingPyDataset(Watched(), **options) as dataset:
+        dataset.on_epoch_begin()
+        assert values(dataset, 9) == whole[:9]
+        if let_go is None:
+            dataset.load_state_dict(dataset.state_dict())
+        else:
+            let_go(dataset)
+        gc.collect()
+        assert [reference for reference in read if reference() is not None] == []
+        assert values(dataset, 11) == whole[9:]
