@@ -156,7 +156,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             parallelism=arguments.parallelism(
                 wrapped, workers, use_multiprocessing, max_queue_size
             ),
-            echoed=partial(echoed, factor=lambda: factor.value, shuffle_buffer=shuffle_buffer),
+            factor=lambda: factor.value,
+            echoed=partial(echoed, shuffle_buffer=shuffle_buffer),
             assembles=echo == "example",
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
@@ -240,7 +241,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
         """
-        return {**self._feed.state.as_json(), "echo_factor": self.echo_factor}
+        factor = self.echo_factor  # first: what is made after a change then says so itself
+        return self._feed.state.as_json(factor)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keras_echo.batches import copied
@@ -34,6 +35,7 @@ class Feed:
     def __init__(self, settings: Settings, state: State) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._standing = threading.Lock()  # where the stream stands, and what was made ahead there
         self.num_served = 0
         self._begin(state)
 
@@ -86,8 +88,15 @@ class Feed:
     @property
     def state(self) -> State:
         """Where the stream stands behind the last batch that was served."""
-        looked_at = self._tickets.pending
-        return looked_at[0].before if looked_at else self._behind
+        with self._standing:
+            pending = self._tickets.pending
+            return replace(
+                pending[0].before if pending else self._behind,
+                factors_ahead=(
+                    *(served.factor for served in pending),
+                    *self._pipeline.factors_ahead,
+                ),
+            )
 
     def go_on_from(self, state: State) -> None:
         """Goes on where `state` was taken."""
@@ -115,6 +124,9 @@ class Feed:
         if self._is_broken:
             self._finalizer.detach()
             self._pipeline.stop()
+            with self._standing:
+                ahead = tuple(self._pipeline.factors_ahead)
+                self._behind = replace(self._behind, factors_ahead=ahead)
             self._start_pipeline()
         try:
             served = next(self._pipeline)
@@ -125,5 +137,7 @@ class Feed:
             self._pipeline.stop(wait=False)
             self._is_broken = True
             raise
-        self._behind = served.behind
+        with self._standing:
+            self._pipeline.factors_ahead.handed_out()
+            self._behind = served.behind
         return served
