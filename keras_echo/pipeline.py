@@ -6,6 +6,7 @@ the last batch goes on with the next.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -72,6 +73,7 @@ class Served(NamedTuple):
         before: Where the stream stands before this batch.
         behind: Where it stands behind it.
         factor: The echoing factor with which this use was made.
+        output: Refers to the upstream output that this is a use of, without keeping it alive.
     """
 
     waiting: Waiting
@@ -79,6 +81,7 @@ class Served(NamedTuple):
     before: State
     behind: State
     factor: float
+    output: weakref.ref[Waiting]
 
     def hand_out(self, *, may_return: bool) -> Batch:
         """The batch for training, of which nobody sees any change in place.
@@ -169,7 +172,14 @@ class _Echoed(Iterator[Served]):
         before = self._state
         with self._factors.making():
             use, self._state = next(self._uses)
-            return Served(use.item, use.is_only, before, self._state, self._factors.acting())
+            return Served(
+                use.item,
+                use.is_only,
+                before,
+                self._state,
+                self._factors.acting(),
+                weakref.ref(use.item),
+            )
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)
