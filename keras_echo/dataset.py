@@ -122,6 +122,15 @@ class EchoingPyDataset(keras.utils.PyDataset):
                     "Pass (x, y) as one tuple: EchoingPyDataset((x, y), ...)",
                 )
             )
+        if isinstance(source, EchoingPyDataset):
+            raise TypeError(
+                expected(
+                    "source",
+                    "be what is to be echoed, not another EchoingPyDataset",
+                    source,
+                    "Wrap its source once, with the echo_factor that the two together would have",
+                )
+            )
         # Keras gets no workers: each of its own would read everything once more.
         super().__init__(workers=1, use_multiprocessing=False)
         arguments.check_choice("echo", echo, ("batch", "example"))
@@ -156,7 +165,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             parallelism=arguments.parallelism(
                 wrapped, workers, use_multiprocessing, max_queue_size
             ),
-            echoed=partial(echoed, factor=lambda: factor.value, shuffle_buffer=shuffle_buffer),
+            factor=lambda: factor.value,
+            echoed=partial(echoed, shuffle_buffer=shuffle_buffer),
             assembles=echo == "example",
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
@@ -172,6 +182,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         """Serves the next batch of the stream, whatever the index. Thread-safe.
 
+        Only where Keras peeks before training, batches are served again: see
+        `keras_echo.keras_calls`. A loop of the user's own uses every batch once, in any order of
+        the indices, with or without `on_epoch_begin`.
+
         Returns:
             The batch in the form in which Keras takes it on its current backend: see
             `keras_echo.fit_input`.
@@ -183,7 +197,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         return self._fit_input(self._feed.serve(index))
 
     def on_epoch_begin(self) -> None:
-        """Keras calls this; see `keras_echo.tickets`.
+        """Keras calls this; see `keras_echo.keras_calls`.
 
         Raises:
             ValueError: If Keras, on TensorFlow, can't take a None inside x or y.
@@ -192,7 +206,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Keras calls this; see `keras_echo.tickets`."""
+        """Keras calls this; see `keras_echo.keras_calls`."""
         self._feed.on_epoch_end()
 
     @property
@@ -240,7 +254,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
         """
-        return {**self._feed.state.as_json(), "echo_factor": self.echo_factor}
+        factor = self.echo_factor  # first: what is made after a change then says so itself
+        return self._feed.state.as_json(factor)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken.

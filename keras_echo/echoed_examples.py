@@ -81,6 +81,7 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
     def __next__(self) -> tuple[Use[HostBatch], State]:
         if self._echo is None:
             self._echo, self._storage = self._begun()
+        self._echo.begin()
         while num_missing := self._echo.num_missing:
             self._take(self._echo, num_missing)
         batch = self._storage.gather(self._echo.draw(self._batch_size))

@@ -33,7 +33,7 @@ class Echo(Iterator[Use[T]]):
 
     A fractional factor is exact and never random: after n outputs, floor(n * e) uses. The factor
     is asked for at every use, so a change takes effect at once: a lower one ends the repetition
-    of the current output, a higher one prolongs it.
+    of the current output, a higher one prolongs it. What was said to be the last use is the last.
 
     Args:
         upstream: The outputs to repeat.
@@ -67,20 +67,30 @@ class Echo(Iterator[Use[T]]):
         return float(self._credit)
 
     def __next__(self) -> Use[T]:
+        factor = Fraction(self._factor())
         if not self._in_use:
+            self._in_use.append(next(self._upstream))
+        if self.num_uses and self._is_used_up(factor):  # the factor was lowered since the last use
+            self._end(factor)
             self._in_use.append(next(self._upstream))
         (item,) = self._in_use
         self.num_fresh += self.num_uses == 0
         self.num_uses += 1
-        owed = self._credit + Fraction(self._factor())
-        is_last = self.num_uses + 1 > owed
+        is_last = self._is_used_up(factor)
         use = Use(item, is_only=is_last and self.num_uses == 1)
         if is_last:
-            # A factor lowered in mid-repetition leaves no debt: every output is used at least once.
-            self._credit = max(Fraction(0), owed - self.num_uses)
-            self._in_use.clear()
-            self.num_uses = 0
+            self._end(factor)
         return use
+
+    def _is_used_up(self, factor: Fraction) -> bool:
+        """Whether another use of the current output would be one too many."""
+        return self.num_uses + 1 > self._credit + factor
+
+    def _end(self, factor: Fraction) -> None:
+        # A factor lowered in mid-repetition leaves no debt: every output is used at least once.
+        self._credit = max(Fraction(0), self._credit + factor - self.num_uses)
+        self._in_use.clear()
+        self.num_uses = 0
 
 
 class ShuffleBuffer(Iterator[T]):

@@ -75,8 +75,9 @@ class ExampleEcho:
 
     Every batch is drawn without replacement from all that is held, so no example stands in a batch
     twice. The examples whose uses are over make room; the buffer must be full again before the
-    next draw. A changed factor acts on all that is held, at the next draw. Each draw is a function
-    of the seed and the number of the draw alone.
+    next draw. A changed factor acts on all that is held, before the next draw: a lower one ends the
+    uses of what was used often enough. Each draw is a function of the seed and the number of the
+    draw alone.
 
     Within a batch, the examples keep the order in which they were read. So a buffer of the size of
     a batch doesn't shuffle, and at factor 1 it passes the stream on as it is.
@@ -111,6 +112,7 @@ class ExampleEcho:
         self.num_drawn = num_drawn
         self.num_taken = num_taken
         self.held = held
+        self._acting = math.nan  # the factor of the current draw
         # Where the examples lie: those of `held` first, then the free places.
         self._slots = np.arange(capacity)
 
@@ -119,9 +121,17 @@ class ExampleEcho:
         """Where the examples of `held` lie: (num_held,) places of 0 to `capacity` - 1."""
         return self._slots[: len(self.held.numbers)]
 
+    def begin(self) -> None:
+        """Begins a draw: asks for the factor, and lets go of what a lower one gives no more use."""
+        factor = self._factor()
+        if factor != self._acting:
+            self._acting = factor
+            numbers, num_uses = self.held
+            self._keep((num_uses == 0) | (num_uses < num_uses_due(numbers, factor)))
+
     @property
     def num_missing(self) -> int:
-        """How many examples must be taken in before the next draw."""
+        """How many examples must be taken in, once a draw was begun, before it can be done."""
         return self._capacity - len(self.held.numbers)
 
     def take(self, num: int) -> np.ndarray:
@@ -139,7 +149,7 @@ class ExampleEcho:
         return self.slots[len(numbers) :]
 
     def draw(self, num: int) -> np.ndarray:
-        """Draws a batch of `num` examples.
+        """Draws a batch of `num` examples. `begin` comes first, then `take` what is missing.
 
         Returns:
             Where they lie, (num,) places, valid until the next `take`.
@@ -159,7 +169,12 @@ class ExampleEcho:
         numbers, num_uses = self.held[0], self.held[1].copy()
         num_uses[drawn] += 1
         stays = np.ones(len(numbers), bool)
-        stays[drawn] = num_uses[drawn] < num_uses_due(numbers[drawn], self._factor())
+        stays[drawn] = num_uses[drawn] < num_uses_due(numbers[drawn], self._acting)
+        self.held = Held(numbers, num_uses)
+        self._keep(stays)
+
+    def _keep(self, stays: np.ndarray) -> None:
+        numbers, num_uses = self.held
         self._slots = np.concatenate(
             [self.slots[stays], self.slots[~stays], self._slots[len(numbers) :]]
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keras_echo.batches import copied
 from keras_echo.iterations import Iteration, Iterations
+from keras_echo.keras_calls import current_call
 from keras_echo.pipeline import Pipeline, Served, Settings
 from keras_echo.prefetch import StoppedError
 from keras_echo.tickets import Tickets
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from keras_echo.batches import Batch
     from keras_echo.iterations import Looks
     from keras_echo.state import State
+
+_MOST_PEEKED = 2  # batches that Keras reads before an epoch; see keras_echo.keras_calls
 
 
 class Feed:
@@ -37,24 +42,33 @@ class Feed:
     def __init__(self, settings: Settings, state: State) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._standing = threading.Lock()  # where the stream stands, and what was made ahead there
         self.num_served = 0
         self._finalizer: weakref.finalize[..., Feed] | None = None
+        self._tickets = Tickets(self._advance, output=lambda served: served.output)
+        self._has_warned = False
         self._begin(state)
 
     def serve(self, index: int) -> Batch:
         """The next batch, for a `PyDataset` that was asked for `index`."""
         with self._lock:
-            served, may_return = self._tickets.serve(index)
+            if self._is_peek(index):
+                served, may_return = self._tickets.peek(index), True
+            else:
+                served, may_return = self._tickets.serve()
             self.num_served += 1
             return served.hand_out(may_return=may_return)
 
     def on_epoch_begin(self) -> None:
-        """Keras calls this; see `keras_echo.tickets`."""
+        """Keras calls this; see `keras_echo.keras_calls`."""
+        call = current_call()
+        if call is not None and call.method != "fit":
+            self._warn_of(call.method)
         with self._lock:
-            self._tickets.on_epoch_begin()
+            self._tickets.on_epoch_begin(is_peek=call is not None and not call.has_begun)
 
     def on_epoch_end(self) -> None:
-        """Keras calls this; see `keras_echo.tickets`."""
+        """Keras calls this; see `keras_echo.keras_calls`."""
         with self._lock:
             self._tickets.on_epoch_end()
 
@@ -79,8 +93,7 @@ class Feed:
     def first(self) -> Batch:
         """The next batch, only to look at; it is served again."""
         with self._lock:
-            served = self._tickets.take()
-            self._tickets.put_back([served])
+            served = self._tickets.peek(0)
         return served.waiting.batch
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
@@ -90,8 +103,15 @@ class Feed:
     @property
     def state(self) -> State:
         """Where the stream stands behind the last batch that was served."""
-        looked_at = self._tickets.pending
-        return looked_at[0].before if looked_at else self._behind
+        with self._standing:
+            pending = self._tickets.pending
+            return replace(
+                pending[0].before if pending else self._behind,
+                factors_ahead=(
+                    *(served.factor for served in pending),
+                    *self._pipeline.factors_ahead,
+                ),
+            )
 
     def go_on_from(self, state: State) -> None:
         """Goes on where `state` was taken."""
@@ -107,14 +127,43 @@ class Feed:
         # First without the lock: whoever holds it may be waiting for a batch.
         self._pipeline.stop(wait=False)
         with self._lock:
-            self._pipeline.stop()
-            self._behind = self._behind.without_batches()
-            self._start_pipeline()
+            self._restart()
+
+    def _is_peek(self, index: int) -> bool:
+        """Whether Keras wants `index` only to learn the shape of a batch.
+
+        An epoch that an exception ended was never told to be over: in one, the first indices may
+        be those of the peek of the next `fit()`.
+        """
+        in_epoch = self._tickets.is_in_epoch
+        if in_epoch and index >= _MOST_PEEKED:
+            return False
+        call = current_call()
+        return call is not None and not (in_epoch and (self._tickets.is_peek or call.has_begun))
+
+    def _warn_of(self, method: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{method}() reads the training stream of an EchoingPyDataset: batches are "
+                "repeated and shuffled, and training goes on after them. Pass the source itself "
+                "to evaluate(), to predict() and as validation_data.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _begin(self, state: State) -> None:
         self._behind = state
-        self._tickets = Tickets(self._advance)
+        self._tickets.clear()
         self._iterations = Iterations(self._tickets.take, self._tickets.put_back)
+        self._start_pipeline()
+
+    def _restart(self) -> None:
+        """Builds another pipeline; of the last one nothing stays but where it stood."""
+        self._pipeline.stop()
+        with self._standing:
+            ahead = tuple(self._pipeline.factors_ahead)
+            self._behind = replace(self._behind.without_batches(), factors_ahead=ahead)
         self._start_pipeline()
 
     def _start_pipeline(self) -> None:
@@ -127,8 +176,7 @@ class Feed:
 
     def _advance(self) -> Served:
         if self._is_broken:
-            self._pipeline.stop()
-            self._start_pipeline()
+            self._restart()
         try:
             served = next(self._pipeline)
         except StoppedError:
@@ -138,5 +186,7 @@ class Feed:
             self._pipeline.stop(wait=False)
             self._is_broken = True
             raise
-        self._behind = served.behind
+        with self._standing:
+            self._pipeline.factors_ahead.handed_out()
+            self._behind = served.behind
         return served

@@ -6,13 +6,15 @@ the last batch goes on with the next.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from keras_echo.batches import Batch, checked, copied
+from keras_echo.factors_ahead import FactorsAhead
 from keras_echo.fresh import FreshBatches
 from keras_echo.ownership import OwnMemory
 from keras_echo.placement import HostBatch, Waiting
@@ -39,8 +41,10 @@ class Settings:
     Attributes:
         source: What is read.
         parallelism: How it is read.
+        factor: Returns the echoing factor.
         echoed: Repeats and shuffles: the uses of fresh batches or of their examples, each with the
-            state behind it. Gets what the state holds, the fresh batches behind it, and the state.
+            state behind it. Gets what the state holds, the fresh batches behind it, the state, and
+            what returns the factor.
         assembles: Whether `echoed` makes each batch anew, which is then done ahead of training.
         augment: Applied to every copy, with random numbers of its own, on any thread.
         on_error: Whether a failing read raises or is skipped.
@@ -49,7 +53,11 @@ class Settings:
 
     source: Source
     parallelism: Parallelism
-    echoed: Callable[[Iterator[Fresh], FreshBatches, State], Iterator[tuple[Use[Any], State]]]
+    factor: Callable[[], float]
+    echoed: Callable[
+        [Iterator[Fresh], FreshBatches, State, Callable[[], float]],
+        Iterator[tuple[Use[Any], State]],
+    ]
     assembles: bool
     augment: Augment | None
     on_error: Literal["raise", "skip"]
@@ -64,12 +72,16 @@ class Served(NamedTuple):
         is_only: Whether nobody else sees this very object.
         before: Where the stream stands before this batch.
         behind: Where it stands behind it.
+        factor: The echoing factor with which this use was made.
+        output: Refers to the upstream output that this is a use of, without keeping it alive.
     """
 
     waiting: Waiting
     is_only: bool
     before: State
     behind: State
+    factor: float
+    output: weakref.ref[Waiting]
 
     def hand_out(self, *, may_return: bool) -> Batch:
         """The batch for training, of which nobody sees any change in place.
@@ -89,11 +101,16 @@ class Served(NamedTuple):
 
 
 class Pipeline(Iterator[Served]):
-    """All stages of a dataset, from `state` on, without an end."""
+    """All stages of a dataset, from `state` on, without an end.
+
+    Attributes:
+        factors_ahead: Those of the uses that were made; told by whoever takes one.
+    """
 
     def __init__(self, settings: Settings, state: State) -> None:
         self._meter = settings.meter
-        self._echoed = _Echoed(settings, state)
+        self.factors_ahead = FactorsAhead(settings.factor, state.factors_ahead)
+        self._echoed = _Echoed(settings, replace(state, factors_ahead=()), self.factors_ahead)
         self._ahead: Prefetcher[Served] | None = None
         if settings.augment is not None:
             self._ahead = Prefetcher(
@@ -121,13 +138,14 @@ class Pipeline(Iterator[Served]):
         self._echoed.stop(wait=False)
         if self._ahead is not None:
             self._ahead.stop(wait=wait)
-        self._echoed.stop(wait=wait)
+        if wait:
+            self._echoed.stop(wait=True)
 
 
 class _Echoed(Iterator[Served]):
     """Read ahead, echo, shuffle: everything but the augmentation."""
 
-    def __init__(self, settings: Settings, state: State) -> None:
+    def __init__(self, settings: Settings, state: State, factors: FactorsAhead) -> None:
         source, parallelism = settings.source, settings.parallelism
         self._state = state
         # What comes out of a process is a copy by itself.
@@ -148,12 +166,21 @@ class _Echoed(Iterator[Served]):
             most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
             meter=settings.meter,
         )
-        self._uses = settings.echoed(self._upstream, fresh, state)
+        self._factors = factors
+        self._uses = settings.echoed(self._upstream, fresh, state, factors.acting)
 
     def __next__(self) -> Served:
         before = self._state
-        use, self._state = next(self._uses)
-        return Served(use.item, use.is_only, before, self._state)
+        with self._factors.making():
+            use, self._state = next(self._uses)
+            return Served(
+                use.item,
+                use.is_only,
+                before,
+                self._state,
+                self._factors.acting(),
+                weakref.ref(use.item),
+            )
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)

@@ -14,7 +14,8 @@ from keras_echo.examples import NOTHING_HELD, Block, Held
 from keras_echo.factor import check_factor
 from keras_echo.stream import START, Fresh, Position
 
-_VERSION = 1
+_VERSION = 2
+_VERSION_WITHOUT_FACTORS_AHEAD = 1  # is loaded too
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,8 @@ class State:
         num_fresh: Fresh batches among them; with example echoing, the fresh examples that were
             used, in batches.
         examples: Where example echoing stands; None for batch echoing.
+        factors_ahead: The echoing factors of the next uses, made ahead before the factor changed;
+            after them, the factor in force acts.
     """
 
     seed: int
@@ -95,6 +98,7 @@ class State:
     num_steps: int = 0
     num_fresh: int = 0
     examples: ExampleState | None = None
+    factors_ahead: tuple[float, ...] = ()
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
@@ -109,8 +113,15 @@ class State:
         held = tuple(Use(use.item._replace(batch=None), use.is_only) for use in self.held)
         return replace(self, held=held)
 
-    def as_json(self) -> dict[str, Any]:
-        """The state in types that JSON knows; what the buffer holds, by its positions."""
+    def as_json(self, echo_factor: float) -> dict[str, Any]:
+        """The state in types that JSON knows; what the buffer holds, by its positions.
+
+        Args:
+            echo_factor: The factor in force.
+        """
+        factors_ahead = list(self.factors_ahead)
+        while factors_ahead and factors_ahead[-1] == echo_factor:
+            factors_ahead.pop()  # it acts there in any case
         return {
             "version": _VERSION,
             "seed": self.seed,
@@ -122,6 +133,8 @@ class State:
             "num_steps": self.num_steps,
             "num_fresh": self.num_fresh,
             "examples": None if self.examples is None else self.examples.as_json(),
+            "factors_ahead": factors_ahead,
+            "echo_factor": echo_factor,
         }
 
     @classmethod
@@ -132,8 +145,9 @@ class State:
             ValueError: If `state` doesn't come from `as_json`.
         """
         try:
-            if state["version"] != _VERSION:
+            if state["version"] not in (_VERSION, _VERSION_WITHOUT_FACTORS_AHEAD):
                 raise ValueError(f"version {state['version']}")
+            factors_ahead = state["factors_ahead"] if state["version"] == _VERSION else []
             position, credit = _position(*state["position"]), state["credit"]
             _check(isinstance(credit, (int, float)) and 0 <= credit < 1, "credit")
             held = tuple(
@@ -151,6 +165,7 @@ class State:
                 num_steps=_count(state["num_steps"]),
                 num_fresh=_count(state["num_fresh"]),
                 examples=None if examples is None else ExampleState.from_json(examples),
+                factors_ahead=tuple(check_factor("factors_ahead", each) for each in factors_ahead),
             )
             _check(loaded.num_uses <= loaded.num_drawn + len(held), "num_uses")
             _check(not (held and examples), "held")

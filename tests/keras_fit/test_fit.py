@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoFactor, EchoingPyDataset
+from keras_echo.keras_calls import current_call
 
 
 def repeated(length, factor, num_steps, start=0):
@@ -111,13 +112,188 @@ def test_several_steps_per_execution(recorder, numbered):
     assert model.trained_on() == list(repeated(6, 2, 12))
 
 
-def test_evaluate_and_predict_take_it_too(numbered):
+WARNING = r"\(\) reads the training stream of an EchoingPyDataset: .* Pass the source itself"
+
+
+def test_evaluate_and_predict_take_it_too_with_one_warning(numbered):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.set_weights([np.ones((1, 1), "float32")])
     model.compile("sgd", "mse")
     with EchoingPyDataset(numbered(3, batch_size=1), echo_factor=2, shuffle=False) as dataset:
-        assert model.predict(dataset, verbose=0)[:, 0].tolist() == [0, 0, 1]
+        with pytest.warns(RuntimeWarning, match="^predict" + WARNING):
+            assert model.predict(dataset, verbose=0)[:, 0].tolist() == [0, 0, 1]
         assert model.evaluate(dataset, verbose=0) == pytest.approx((1 + 4 + 4) / 3)
+    with (
+        EchoingPyDataset(numbered(3, batch_size=1)) as dataset,
+        pytest.warns(RuntimeWarning, match="^evaluate" + WARNING),
+    ):
+        model.evaluate(dataset, verbose=0)
+
+
+def test_validation_with_the_training_stream_warns_once(recorder, numbered):
+    model = recorder()
+    with (
+        EchoingPyDataset(numbered(3), shuffle=False) as dataset,
+        EchoingPyDataset(numbered(2)) as validation,
+    ):
+        with pytest.warns(RuntimeWarning, match="^evaluate" + WARNING):
+            model.fit(dataset, validation_data=validation, verbose=0)
+        model.fit(dataset, epochs=2, validation_data=validation, verbose=0)
+    assert model.trained_on() == [0, 1, 2] * 3
+
+
+def test_an_echoing_dataset_of_an_echoing_dataset_is_refused(numbered):
+    with (
+        EchoingPyDataset(numbered(3)) as dataset,
+        pytest.raises(TypeError, match=r"^source must be what is to be echoed, not another"),
+    ):
+        EchoingPyDataset(dataset)
+
+
+@pytest.mark.parametrize("is_built", [True, False], ids=["built", "unbuilt"])
+def test_keras_says_on_whose_behalf_it_calls(numbered, is_built):
+    """By these names alone, peeks are told from training: a change of Keras's is noticed here."""
+
+    class Asking(type(numbered(1))):
+        def __getitem__(self, index):
+            self.calls.append(current_call())
+            return super().__getitem__(index)
+
+        def on_epoch_begin(self):
+            self.calls.append(current_call())
+
+        on_epoch_end = on_epoch_begin
+
+    def asked(method):
+        dataset = Asking(3)
+        dataset.calls = []
+        model = keras.Sequential([keras.layers.Dense(1)])
+        if is_built:
+            model.build((None, 1))
+        model.compile("sgd", "mse")
+        getattr(model, method)(dataset, verbose=0)
+        return [call for call in dataset.calls if call is not None]
+
+    for method in ("fit", "evaluate", "predict"):
+        calls = asked(method)
+        assert {call.method for call in calls} == {method}
+        begun = [call.has_begun for call in calls]
+        assert begun == sorted(begun)
+        assert begun[-1]  # the end of the epoch
+        if method != "predict":
+            assert not begun[0]  # the peek, or the end of none
+    assert current_call() is None
+
+
+@settings(max_examples=20)
+@given(
+    length=st.integers(1, 7),
+    factor=st.sampled_from([1.0, 2.5]),
+    echo=st.sampled_from(["batch", "example"]),
+    data=st.data(),
+)
+def test_a_loop_of_the_users_own_uses_every_batch_once_in_any_order(length, factor, echo, data):
+    x = np.arange(length * 2, dtype="float32").reshape(-1, 1)
+
+    def dataset():
+        return EchoingPyDataset(
+            (x, x), batch_size=2, echo_factor=factor, echo=echo, seed=1, steps_per_epoch=length
+        )
+
+    with dataset() as plain, dataset() as looped:
+        expected = [np.asarray(plain[7 + step][0]).tolist() for step in range(4 * length)]
+        served = []
+        for _ in range(4):
+            is_told = data.draw(st.booleans())
+            if is_told:
+                looped.on_epoch_begin()
+            for index in data.draw(st.permutations(range(length))):
+                served.append(np.asarray(looped[index][0]).tolist())
+            if is_told and data.draw(st.booleans()):
+                looped.on_epoch_end()
+    assert served == expected
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_own_loops_and_fits_take_turns(recorder, numbered, order, is_told):
+    model, looped = recorder(is_built=False), []
+    with EchoingPyDataset(numbered(30), steps_per_epoch=3, shuffle=False) as dataset:
+        for _ in range(3):
+            if is_told:
+                dataset.on_epoch_begin()
+            looped += [int(np.asarray(dataset[index][0]).max()) for index in order]
+            if is_told:
+                dataset.on_epoch_end()
+            model.fit(dataset, verbose=0)
+    assert looped == [0, 1, 2, 6, 7, 8, 12, 13, 14]
+    assert model.trained_on() == [3, 4, 5, 9, 10, 11, 15, 16, 17]
+
+
+class _FailOnce(keras.callbacks.Callback):
+    """Ends the first epoch with an exception, so that nobody is told of its end."""
+
+    has_failed = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.has_failed and batch == 5:
+            self.has_failed = True
+            raise KeyboardInterrupt
+
+
+def test_peeks_after_an_interrupted_epoch_lose_nothing(recorder, numbered):
+    model = recorder()
+    with EchoingPyDataset(numbered(100), steps_per_epoch=8, shuffle=False) as dataset:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(dataset, callbacks=[_FailOnce()], verbose=0)
+        num_served = dataset.stats().steps
+        other = recorder()
+        other.fit(dataset, verbose=0)
+    assert other.trained_on() == [*range(num_served, num_served + 8)]
+
+
+@settings(max_examples=15)
+@given(
+    widths=st.lists(st.integers(2, 9), min_size=2, max_size=6, unique=True),
+    factors=st.lists(st.sampled_from([1.0, 2.0, 2.5, 6.0]), min_size=1, max_size=3),
+    augments=st.booleans(),
+    shuffle=st.booleans(),
+    shuffle_buffer=st.sampled_from([0, 2]),
+    is_sequential=st.booleans(),
+)
+def test_dimensions_may_vary_in_every_fit_whatever_the_factor(
+    widths, factors, augments, shuffle, shuffle_buffer, is_sequential
+):
+    class Varying(keras.utils.PyDataset):
+        def __len__(self):
+            return len(widths)
+
+        def __getitem__(self, index):
+            x = np.full((4, widths[index], 3), index, "float32")
+            return x, x[:, 0, :1]
+
+    source = Varying()
+
+    def batches():
+        return (source[index] for index in range(len(widths)))
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.layers.Dense(2), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    with EchoingPyDataset(
+        batches if is_sequential else source,
+        shuffle=shuffle,
+        shuffle_buffer=shuffle_buffer,
+        steps_per_epoch=len(widths),
+        augment=(lambda batch: batch) if augments else None,
+        seed=0,
+    ) as dataset:
+        for num_fits, factor in enumerate(factors, 1):
+            dataset.echo_factor = factor
+            model.fit(dataset, verbose=0)
+            assert dataset.stats().steps == num_fits * len(widths)
 
 
 def test_class_weights_pass_through(recorder, numbered):

@@ -46,10 +46,51 @@ def test_a_changed_factor_acts_at_the_next_use():
     factor = 8.0
     echo = Echo(numbers(), lambda: factor)
     assert items(echo, 3) == [0, 0, 0]
-    factor = 1.0  # used three times already: one more use ends it, without a debt
-    assert items(echo, 4) == [0, 1, 2, 3]
+    factor = 1.0  # used three times already: that was enough, and leaves no debt
+    assert items(echo, 4) == [1, 2, 3, 4]
     factor = 3.0
-    assert items(echo, 6) == [4, 4, 4, 5, 5, 5]
+    assert items(echo, 6) == [5, 5, 5, 6, 6, 6]
+    factor = 2.5
+    assert items(echo, 8) == [7, 7, 8, 8, 8, 9, 9, 10]
+
+
+@given(chosen=st.lists(factors, min_size=1, max_size=100))
+def test_with_a_changing_factor_counts_are_exact(chosen):
+    """A use is made if and only if the factor of its step allows for it, or it is the first one."""
+    changing = iter(chosen)
+    uses = list(itertools.islice(Echo(numbers(), lambda: next(changing)), len(chosen)))
+    num_uses, is_last = Counter(), {}
+    credit = Fraction(0)
+    for use, factor in zip(uses, map(Fraction, chosen), strict=True):
+        before = use.item - 1
+        if num_uses[use.item]:
+            assert num_uses[use.item] + 1 <= credit + factor
+        elif use.item and not is_last[before]:  # a lowered factor ended it
+            assert num_uses[before] + 1 > credit + factor
+            credit = max(Fraction(0), credit + factor - num_uses[before])
+        assert not is_last.get(use.item)  # what was handed out as its only use isn't served again
+        num_uses[use.item] += 1
+        is_last[use.item] = num_uses[use.item] + 1 > credit + factor
+        assert use.is_only == (num_uses[use.item] == 1 and is_last[use.item])
+        if is_last[use.item]:
+            credit = max(Fraction(0), credit + factor - num_uses[use.item])
+
+
+@given(chosen=st.lists(factors, min_size=2, max_size=60), data=st.data())
+def test_echo_with_a_changing_factor_goes_on_from_its_state(chosen, data):
+    before = data.draw(st.integers(1, len(chosen) - 1))
+    whole_factors, first_factors, second_factors = iter(chosen), iter(chosen), iter(chosen[before:])
+    whole = items(Echo(numbers(), lambda: next(whole_factors)), len(chosen))
+    first = Echo(numbers(), lambda: next(first_factors))
+    items(first, before)
+    second = Echo(
+        numbers(first.num_fresh - (first.num_uses > 0)),
+        lambda: next(second_factors),
+        credit=first.credit,
+        num_uses=first.num_uses,
+        num_fresh=first.num_fresh,
+    )
+    assert items(second, len(chosen) - before) == whole[before:]
 
 
 @given(factor=factors, num_steps=st.integers(1, 100))

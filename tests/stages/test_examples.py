@@ -25,6 +25,7 @@ class Stream:
         self.stored[echo.slots] = echo.held.numbers
 
     def draw(self, num, piece=7):
+        self.echo.begin()
         while missing := self.echo.num_missing:
             taken = min(piece, missing)
             first = self.echo.num_taken
@@ -97,10 +98,29 @@ def test_a_changed_factor_acts_on_what_is_held():
     factor = 8.0
     served = Stream(ExampleEcho(lambda: factor, 4, seed=0), 4)
     assert [served.draw(4) for _ in range(3)] == [[0, 1, 2, 3]] * 3
-    factor = 1.0  # used three times already: one more use ends it, without a debt
-    assert [served.draw(4) for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    factor = 1.0  # used three times already: that was enough, and leaves no debt
+    assert [served.draw(4) for _ in range(2)] == [[4, 5, 6, 7], [8, 9, 10, 11]]
     factor = 1.5  # every other example is used twice
-    assert [served.draw(4) for _ in range(2)] == [[8, 9, 10, 11], [9, 11, 12, 13]]
+    assert [served.draw(4) for _ in range(2)] == [[12, 13, 14, 15], [13, 15, 16, 17]]
+
+
+@given(
+    chosen=st.lists(factors, min_size=1, max_size=60),
+    batch_size=batch_sizes,
+    spare=spares,
+    seed=seeds,
+)
+def test_no_use_exceeds_the_factor_of_its_draw(chosen, batch_size, spare, seed):
+    capacity, factor = batch_size + spare, 1.0
+    served = Stream(ExampleEcho(lambda: factor, capacity, seed=seed), capacity)
+    counts, left = Counter(), set()
+    for factor in chosen:
+        held = set(served.echo.held.numbers.tolist())
+        for number in served.draw(batch_size):
+            counts[number] += 1
+            assert number not in left
+            assert counts[number] <= max(1, num_uses_due(np.array([number]), factor)[0])
+        left |= held - set(served.echo.held.numbers.tolist())
 
 
 @given(

@@ -14,7 +14,7 @@ GRAIN = Looks(most_in_a_row=2, most_elements=2)
 
 
 def stream():
-    tickets = Tickets(itertools.count().__next__)
+    tickets = Tickets(itertools.count().__next__, output=lambda number: number)
     return tickets, Iterations(tickets.take, tickets.put_back)
 
 
@@ -61,7 +61,7 @@ def test_one_that_failed_was_no_look():
             raise OSError("disk gone")
         return next(numbers)
 
-    tickets = Tickets(advance)
+    tickets = Tickets(advance, output=lambda number: number)
     iterations = Iterations(tickets.take, tickets.put_back)
     first, second = Iteration(TF_DATA, 5), Iteration(TF_DATA, 5)
     assert [iterations.serve(first)[0] for _ in range(2)] == [0, 1]

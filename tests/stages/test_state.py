@@ -114,3 +114,63 @@ def test_numpy_integers_are_counts():
     with built("shuffled") as dataset:
         dataset.load_state_dict(state)
         assert served(dataset, 5) == expected
+
+
+def test_a_state_of_before_uses_ahead_had_factors_is_loaded():
+    state = {**SAVED["shuffled"], "version": 1}
+    del state["factors_ahead"]
+    with built("shuffled") as resumed, built("shuffled") as whole:
+        resumed.load_state_dict(state)
+        assert served(resumed, 9) == served(whole, 18)[9:]
+
+
+@settings(max_examples=30)
+@given(
+    echo=st.sampled_from(["batch", "example"]),
+    augments=st.booleans(),
+    shuffle_buffer=st.sampled_from([0, 5]),
+    changes=st.lists(st.tuples(st.integers(0, 6), st.floats(1, 5)), max_size=6),
+    num_more=st.integers(0, 3),
+    is_saved_twice=st.booleans(),
+)
+def test_after_changes_of_the_factor_the_same_stream_goes_on(
+    echo, augments, shuffle_buffer, changes, num_more, is_saved_twice
+):
+    def noisy(batch, rng):
+        return batch[0] + rng.random(), batch[1]
+
+    def dataset():
+        return EchoingPyDataset(
+            (X, X),
+            batch_size=4,
+            echo=echo,
+            shuffle_buffer=shuffle_buffer,
+            augment=noisy if augments else None,
+            seed=3,
+        )
+
+    with dataset() as whole, dataset() as resumed, dataset() as again:
+        for num_steps, factor in changes:
+            served(whole, num_steps)
+            whole.echo_factor = factor
+        served(whole, num_more)
+        state = json.loads(json.dumps(whole.state_dict()))
+        resumed.load_state_dict(state)
+        if is_saved_twice:
+            again.load_state_dict(resumed.state_dict())
+            resumed = again
+        assert served(resumed, 25) == served(whole, 25)
+        assert resumed.state_dict() == whole.state_dict()
+
+
+@pytest.mark.parametrize("num_made_ahead", range(4))
+def test_uses_made_ahead_are_made_again_as_they_were(num_made_ahead):
+    factors = [2.0, 1.0, 3.0][:num_made_ahead]
+    state = {**saved("plain", 0), "factors_ahead": factors, "echo_factor": 4.0}
+    with built("plain") as resumed, built("plain") as whole:
+        resumed.load_state_dict(state)
+        expected = []
+        for factor in [*factors, *[4.0] * 8]:
+            whole.echo_factor = factor
+            expected += served(whole, 1)
+        assert served(resumed, len(expected)) == expected
