@@ -57,7 +57,12 @@ class Feed:
             else:
                 served, may_return = self._tickets.serve()
             self.num_served += 1
-            return served.hand_out(may_return=may_return)
+            try:
+                return served.hand_out(may_return=may_return)
+            except BaseException:  # no memory on the device, or Ctrl-C: this use is still due
+                if not may_return:
+                    self._tickets.put_back([served])
+                raise
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.keras_calls`."""
@@ -179,14 +184,15 @@ class Feed:
             self._restart()
         try:
             served = next(self._pipeline)
+            with self._standing:
+                self._pipeline.factors_ahead.handed_out()
+                self._behind = served.behind
         except StoppedError:
             raise
-        except Exception:
+        except BaseException:
+            # Ctrl-C can come anywhere: what was on its way is read again.
+            self._is_broken = True
             # Not waited for: what went wrong should be heard at once.
             self._pipeline.stop(wait=False)
-            self._is_broken = True
             raise
-        with self._standing:
-            self._pipeline.factors_ahead.handed_out()
-            self._behind = served.behind
         return served

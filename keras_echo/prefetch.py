@@ -148,14 +148,22 @@ class Prefetcher(Generic[R]):
 
     def _wait_for_first(self) -> _Slot:
         era, waited_seconds = self._era, 0.0
+
+        def is_over() -> bool:
+            return self._era != era or bool(self._window and self._window[0].is_done)
+
         while True:
-            # Again after every slice: a reader of an earlier era may have ended since.
+            # Again after every slice, and where a reader of an earlier era has made room.
             self._start_readers()
-            if self._changed.wait_for(
-                lambda: self._era != era or (self._window and self._window[0].is_done),
+            num_leaving = len(self._leaving)
+            is_told = self._changed.wait_for(
+                lambda: is_over() or len(self._leaving) < num_leaving,  # noqa: B023
                 timeout=self._idle_seconds,
-            ):
+            )
+            if is_over():
                 break
+            if is_told:
+                continue
             before, waited_seconds = waited_seconds, waited_seconds + self._idle_seconds
             if waited_seconds // self._stall_seconds > before // self._stall_seconds:
                 warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=3)
@@ -165,12 +173,20 @@ class Prefetcher(Generic[R]):
 
     def _start_readers(self) -> None:
         room = self._window_size - len(self._window)
-        for _ in range(min(room, self._num_workers - len(self._readers))):
+        # Those that leave count: a source that is read in sequence has one reader at a time.
+        num_missing = self._num_workers - len(self._readers) - len(self._leaving)
+        for _ in range(min(room, num_missing)):
             reader = threading.Thread(
                 target=self._run_reader, args=(self._era,), name=THREAD_NAME, daemon=True
             )
             self._readers.add(reader)
-            reader.start()
+            try:
+                reader.start()
+            except BaseException as error:
+                self._readers.discard(reader)
+                if self._readers and isinstance(error, RuntimeError):
+                    return  # no more threads are to be had: those that run go on
+                raise
 
     def _run_reader(self, era: int) -> None:
         try:
@@ -180,6 +196,7 @@ class Prefetcher(Generic[R]):
         finally:
             with self._changed:
                 self._forget_reader()
+                self._changed.notify_all()
 
     def _do(self, slot: _Slot, work: Callable[[Any, int], R]) -> None:
         if slot.is_done:
@@ -222,6 +239,8 @@ class Prefetcher(Generic[R]):
             task = self._pull()
             if not isinstance(task, Barrier):
                 slot = _Slot(task, self._version)
+        except StoppedError:
+            pass  # of the tasks' own prefetcher: this one is being stopped too
         except BaseException as error:
             slot = _Slot(None, self._version, error)
         with self._changed:

@@ -122,7 +122,7 @@ def in_processes(function: Callable[[Any], Any]) -> Iterator[Callable[[Any, int]
 
 def _serve(pipe: Connection, function: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    call = pickle.loads(function)
+    call = _loaded(function)
     while True:
         try:
             argument = pipe.recv()
@@ -130,10 +130,41 @@ def _serve(pipe: Connection, function: bytes) -> None:
             return
         try:
             answer = (False, call(argument))
-        except Exception as error:
+        except BaseException as error:
             error.add_note("In the worker process:\n" + "".join(traceback.format_exception(error)))
-            answer = (True, error)
+            answer = (True, _sendable(error))
         _send(pipe, answer)
+
+
+def _loaded(function: bytes) -> Callable[[Any], Any]:
+    """The function; where it can't be had here, one that says so when it is called."""
+    try:
+        call: Callable[[Any], Any] = pickle.loads(function)
+    except Exception as error:
+        message = expected(
+            "A source with use_multiprocessing=True",
+            "be of a class that a new process can import",
+            str(error),
+            "Move the class into a module, or pass use_multiprocessing=False to read with threads",
+        )
+
+        def call(argument: Any) -> Any:
+            raise ValueError(message)
+
+    return call
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """The error, or what can be said of one that doesn't survive the pipe."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:
+        pass
+    said = RuntimeError(f"{type(error).__qualname__}: {error}")
+    for note in getattr(error, "__notes__", []):
+        said.add_note(note)
+    return said
 
 
 def _send(pipe: Connection, answer: tuple[bool, Any]) -> None:

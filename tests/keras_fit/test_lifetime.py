@@ -1,6 +1,7 @@
 """However fit() ends, nothing is left running (see tests/conftest.py), and it works again."""
 
 import _thread
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from keras_echo import EchoingPyDataset
+from keras_echo.pipeline import Served
 
 BACKEND = keras.backend.backend()
 
@@ -248,3 +250,55 @@ def test_calls_from_many_threads_get_every_batch_once(numbered):
         for thread in threads:
             thread.join()
     assert sorted(served) == [number for number in range(50) for _ in range(2)]
+
+
+@pytest.mark.parametrize("echo", ["batch", "example"])
+@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("is_sequential", [False, True])
+def test_no_exception_of_a_source_loses_a_batch(numbered, error, echo, is_sequential):
+    places = [2, 3, 7]
+
+    class Raising(numbered):
+        def __getitem__(self, index):
+            if places and index == places[0]:
+                raise error(places.pop(0))
+            return super().__getitem__(index)
+
+    data = Raising(10)
+    source = (lambda: map(data.__getitem__, range(10))) if is_sequential else data
+    options = {"shuffle_buffer": 1} if echo == "example" else {}
+    options |= {"shuffle": False, "echo_factor": 1.5, "echo": echo, "steps_per_epoch": 10}
+    with EchoingPyDataset(numbered(10), **options) as dataset:
+        dataset.on_epoch_begin()
+        undisturbed = [dataset[0][0].tolist() for _ in range(12)]
+    served, raised = [], 0
+    with EchoingPyDataset(source, **options) as dataset:
+        dataset.on_epoch_begin()
+        while len(served) < 12:
+            try:
+                served.append(dataset[0][0].tolist())
+            except error:
+                raised += 1
+    assert served == undisturbed
+    assert 1 <= raised <= 3  # what was read ahead may be read again before its failure is heard of
+    assert not places
+
+
+def test_a_batch_that_could_not_be_handed_out_is_still_due(numbered, monkeypatch):
+    hand_out, failures = Served.hand_out, [MemoryError(), KeyboardInterrupt()]
+
+    def failing(served, **arguments):
+        if failures and served.before.num_steps == 3:
+            raise failures.pop()
+        return hand_out(served, **arguments)
+
+    monkeypatch.setattr(Served, "hand_out", failing)
+    with EchoingPyDataset(numbered(8), shuffle=False) as dataset:
+        dataset.on_epoch_begin()
+        served = []
+        while len(served) < 6:
+            try:
+                served.append(int(dataset[0][0].max()))
+            except (MemoryError, KeyboardInterrupt):
+                assert dataset.stats().steps == 3
+    assert served == [0, 1, 2, 3, 4, 5]

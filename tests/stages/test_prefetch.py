@@ -206,3 +206,52 @@ def test_a_barrier_renews_the_copies_in_processes():
     prefetcher = Prefetcher(remote, tasks, num_workers=1, window_size=2, use_processes=True)
     assert [task for _, task in take(prefetcher, 4)] == [0, 1, 100, 101]
     prefetcher.stop()
+
+
+def test_a_thread_that_does_not_start_is_not_counted_on(monkeypatch):
+    prefetcher = Prefetcher(lambda task: task, itertools.count(), num_workers=2, window_size=2)
+    start = threading.Thread.start
+    num_left = 0
+
+    def refuses(thread):
+        nonlocal num_left
+        if num_left == 0:
+            raise RuntimeError("can't start new thread")
+        num_left -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(prefetcher)
+    num_left = 1  # of two
+    assert take(prefetcher, 3) == [0, 1, 2]
+    monkeypatch.undo()
+    assert take(prefetcher, 3) == [3, 4, 5]
+    prefetcher.stop()
+
+
+def test_a_single_reader_is_single_beside_one_that_leaves():
+    """Of two at a time, both would ask the same iterator."""
+    running, most, begun, release = 0, 0, threading.Event(), threading.Event()
+
+    def work(task):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        begun.set()
+        release.wait(10)
+        running -= 1
+        return task
+
+    prefetcher = Prefetcher(work, itertools.count(), num_workers=1, window_size=3)
+    taken = []
+    consumer = threading.Thread(target=lambda: taken.extend(take(prefetcher, 4)))
+    threading.Timer(0.05, lambda: begun.wait(10) and prefetcher.stop(wait=False)).start()
+    with pytest.raises(StoppedError):
+        next(prefetcher)
+    consumer.start()
+    time.sleep(0.05)
+    release.set()
+    consumer.join(10)
+    prefetcher.stop()
+    assert (taken, most) == ([0, 1, 2, 3], 1)
