@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 AUTO_BYTES = 2**30  # of batches that wait on the device, at most, with "auto"
-_LOOKED_AT = 2  # batches that Keras may be served again; see keras_echo.tickets
+_LOOKED_AT = 2  # batches that Keras may be served again; see keras_echo.keras_calls
 
 
 class Waiting(Protocol):
