@@ -374,18 +374,17 @@ ERRORS = {
     "echo": (
         {"echo": "exmaple"},
         ValueError,
-        "echo must be 'batch' or 'example'. Received: 'exmaple'. Leave it out for the first.",
+        "echo must be 'batch' or 'example'. Received: 'exmaple'. The default is 'batch'.",
     ),
     "placement": (
         {"placement": "gpu"},
         ValueError,
-        "placement must be 'auto' or 'host' or 'device'. Received: 'gpu'. "
-        "Leave it out for the first.",
+        "placement must be 'auto' or 'host' or 'device'. Received: 'gpu'. The default is 'auto'.",
     ),
     "on_error": (
         {"on_error": "ignore"},
         ValueError,
-        "on_error must be 'raise' or 'skip'. Received: 'ignore'. Leave it out for the first.",
+        "on_error must be 'raise' or 'skip'. Received: 'ignore'. The default is 'raise'.",
     ),
     "shuffle_buffer": (
         {"shuffle_buffer": -1},
