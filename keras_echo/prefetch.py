@@ -14,8 +14,11 @@ A `Prefetcher` is an iterator over the results of its tasks, in their order:
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
 import warnings
+import weakref
 from collections import deque
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -31,6 +34,25 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 THREAD_NAME = "keras_echo-reader"
+
+
+_EXIT_SECONDS = 2.0  # for which the end of the interpreter waits for reads
+
+_prefetchers: weakref.WeakSet[Prefetcher[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_with_the_interpreter() -> None:
+    """Ends all readers: one that is inside of PyTorch when the interpreter goes aborts the process.
+
+    A read that doesn't return keeps no script alive for longer than `_EXIT_SECONDS`.
+    """
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for prefetcher in list(_prefetchers):
+        prefetcher.stop(wait=False)
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class StoppedError(RuntimeError):
@@ -84,6 +106,7 @@ class Prefetcher(Generic[R]):
         self._stall_seconds = stall_seconds
         self._measure = measure
         self._changed = threading.Condition()
+        _prefetchers.add(self)
         # All below is guarded by the condition.
         self._window: deque[_Slot] = deque()
         self._readers: set[threading.Thread] = set()

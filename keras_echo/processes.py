@@ -6,7 +6,7 @@ import multiprocessing
 import pickle
 import signal
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A fork would copy the locks of TensorFlow's and JAX's threads as they are, held ones included.
 _CONTEXT = multiprocessing.get_context("spawn")
+
+_END = None  # what no call has as its argument
 
 
 def pickled(function: object) -> bytes:
@@ -88,6 +90,9 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Ends the process, which does nothing between calls."""
+        with suppress(OSError):  # it may have ended by itself
+            # To close the pipe isn't enough where this process was forked: the fork holds it too.
+            self._pipe.send(_END)
         self._pipe.close()
         self._process.join()
         self._process.close()
@@ -127,6 +132,8 @@ def _serve(pipe: Connection, function: bytes) -> None:
         try:
             argument = pipe.recv()
         except EOFError:
+            return
+        if argument is _END:
             return
         try:
             answer = (False, call(argument))

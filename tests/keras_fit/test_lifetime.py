@@ -2,6 +2,8 @@
 
 import _thread
 import asyncio
+import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -302,3 +304,44 @@ def test_a_batch_that_could_not_be_handed_out_is_still_due(numbered, monkeypatch
             except (MemoryError, KeyboardInterrupt):
                 assert dataset.stats().steps == 3
     assert served == [0, 1, 2, 3, 4, 5]
+
+
+READERS_IN_TORCH = """
+import keras, keras_echo, numpy as np, torch
+
+class Source(keras.utils.PyDataset):
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        x = torch.randn(700, 700)
+        for _ in range(12):
+            x = (x @ x).tanh()
+        return x[:4, :1].numpy(), np.zeros((4, 1), "float32")
+
+dataset = keras_echo.EchoingPyDataset(Source(workers=4))
+dataset[0], dataset[1]
+"""
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch aborts the process")
+def test_a_script_may_end_while_readers_are_inside_of_pytorch():
+    subprocess.run([sys.executable, "-c", READERS_IN_TORCH], timeout=100, check=True)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the loader is PyTorch's")
+def test_closing_ends_the_worker_processes_of_a_loader():
+    import torch
+
+    data = torch.utils.data.TensorDataset(torch.arange(40.0)[:, None], torch.zeros(40, 1))
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=4, num_workers=1, multiprocessing_context="spawn"
+    )
+    with EchoingPyDataset(loader) as dataset:
+        dataset.on_epoch_begin()
+        assert float(dataset[0][0].max()) == 3
+        assert multiprocessing.active_children()
+        dataset.close()
+        gc.collect()
+        assert not multiprocessing.active_children()
+        assert float(dataset[1][0].max()) == 7

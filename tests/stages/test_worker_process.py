@@ -1,10 +1,11 @@
 """What a worker process says when something is wrong."""
 
 import operator
+import os
 
 import pytest
 
-from keras_echo.processes import in_processes
+from keras_echo.processes import WorkerProcess, in_processes
 
 
 class Unloadable:
@@ -64,3 +65,11 @@ def test_an_interruption_inside_the_function_leaves_the_process_alive():
         with pytest.raises(KeyboardInterrupt):
             call("now", 0)
         assert call("", 0) == "alive"
+
+
+def test_closing_does_not_wait_for_a_fork_that_holds_the_pipe():
+    process = WorkerProcess(interrupted, version=0)
+    assert process("") == "alive"
+    held = os.dup(process._pipe.fileno())
+    process.close()  # would never return
+    os.close(held)
