@@ -247,7 +247,7 @@ def test_several_steps_per_execution(tmp_path):
 
 
 def test_running_eagerly(tmp_path):
-    with dataset() as data:
+    with dataset(seconds=0.1) as data:  # much longer than an eager step
         callback = DataEchoCallback(data, tmp_path, verbose=0)
         model(run_eagerly=True).fit(data, verbose=0, callbacks=[callback])
         assert data.echo_factor > 1
