@@ -47,11 +47,13 @@ class Feed:
         self._finalizer: weakref.finalize[..., Feed] | None = None
         self._tickets = Tickets(self._advance, output=lambda served: served.output)
         self._has_warned = False
+        self._teller: int | None = None  # the thread that last told of an epoch
         self._begin(state)
 
     def serve(self, index: int) -> Batch:
         """The next batch, for a `PyDataset` that was asked for `index`."""
         with self._lock:
+            self._end_peek_that_failed()
             if self._is_peek(index):
                 served, may_return = self._tickets.peek(index), True
             else:
@@ -70,6 +72,7 @@ class Feed:
         if call is not None and call.method != "fit":
             self._warn_of(call.method)
         with self._lock:
+            self._teller = threading.get_ident()
             self._tickets.on_epoch_begin(is_peek=call is not None and not call.has_begun)
 
     def on_epoch_end(self) -> None:
@@ -145,6 +148,19 @@ class Feed:
             return False
         call = current_call()
         return call is not None and not (in_epoch and (self._tickets.is_peek or call.has_begun))
+
+    def _end_peek_that_failed(self) -> None:
+        """Ends a peek that an exception ended: nobody else tells of that.
+
+        Then no method of Keras is at work on the thread that began it. On the threads of `tf.data`
+        there never is.
+        """
+        if (
+            self._tickets.is_peek
+            and threading.get_ident() == self._teller
+            and current_call() is None
+        ):
+            self._tickets.on_epoch_end()
 
     def _warn_of(self, method: str) -> None:
         if not self._has_warned:

@@ -252,6 +252,26 @@ def test_peeks_after_an_interrupted_epoch_lose_nothing(recorder, numbered):
     assert other.trained_on() == [*range(num_served, num_served + 8)]
 
 
+class _Unbuildable(keras.Model):
+    def call(self, inputs):
+        raise ZeroDivisionError
+
+
+def test_a_peek_that_failed_is_over(numbered):
+    """The first `fit()` of a model with a mistake; then a loop of the user's own finds it."""
+    model = _Unbuildable()
+    model.compile("sgd", "mse")
+    with EchoingPyDataset(numbered(6), shuffle=False) as dataset:
+        for _ in range(2):
+            with pytest.raises((RuntimeError, ValueError, ZeroDivisionError)):  # as Keras wraps it
+                model.fit(dataset, verbose=0)
+        looped = [int(np.asarray(dataset[index][0]).max()) for index in (5, 4, 3, 2, 1, 0)]
+        assert dataset.stats().steps == 6
+        dataset.on_epoch_begin()
+        looped += [int(np.asarray(dataset[index][0]).max()) for index in range(6)]
+    assert looped == [*range(6)] * 2
+
+
 @settings(max_examples=15)
 @given(
     widths=st.lists(st.integers(2, 9), min_size=2, max_size=6, unique=True),
