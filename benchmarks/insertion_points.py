@@ -90,7 +90,7 @@ def assembly(workload: Workload) -> Iterator[tuple]:
         Fresh(Position(0, ordinal), batch) for ordinal, batch in enumerate(in_memory(workload))
     )
     fresh = FreshBatches(numbered, most_failures=1, meter=Meter())
-    uses = EchoedExamples(fresh, fresh, State(seed=0), lambda: workload.factor, 0, HostMemory)
+    uses = EchoedExamples(fresh, State(seed=0), lambda: workload.factor, 0, HostMemory)
     return (use.item.batch for use, _ in uses)
 
 

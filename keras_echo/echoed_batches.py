@@ -20,7 +20,6 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
     """The uses of whole batches, each with the state of the stream behind it.
 
     Args:
-        upstream: All reads.
         fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
             fresh batches from `state.position` on.
         state: Where to begin.
@@ -31,14 +30,12 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
 
     def __init__(
         self,
-        upstream: Iterator[Fresh],
         fresh: FreshBatches,
         state: State,
         factor: Callable[[], float],
         shuffle_buffer: int,
         place: Callable[[Batch, bool], Waiting],
     ) -> None:
-        self._upstream = upstream
         self._fresh = fresh
         self._state = state
         self._shuffle_buffer = shuffle_buffer
@@ -65,6 +62,9 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         if self._fresh.position != self._state.position and not self._has_begun:
             self._echo.num_uses = 0  # the batch in use can't be read again: its uses go with it
         self._has_begun = True
+        return self._waiting(fresh)
+
+    def _waiting(self, fresh: Fresh) -> Fresh:
         return fresh._replace(batch=self._place(fresh.batch, fresh.is_ours))
 
     def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
@@ -74,9 +74,7 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         """
         for position in self._state.positions_held[len(self._held) :]:
             fresh = self._fresh.again()
-            self._held[position] = fresh and fresh._replace(
-                batch=self._place(fresh.batch, fresh.is_ours)
-            )
+            self._held[position] = fresh and self._waiting(fresh)
         return ShuffleBuffer(
             self._echo,
             self._shuffle_buffer,

@@ -45,7 +45,6 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
     last batch of a pass may be shorter. Its examples, like all others, fill up the next batches.
 
     Args:
-        upstream: All reads.
         fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
             fresh batches from `state.position` on.
         state: Where to begin.
@@ -56,14 +55,12 @@ class EchoedExamples(Iterator[tuple[Use[HostBatch], State]]):
 
     def __init__(
         self,
-        upstream: Iterator[Fresh],
         fresh: FreshBatches,
         state: State,
         factor: Callable[[], float],
         shuffle_buffer: int,
         allocate: Callable[[np.ndarray, int], Memory],
     ) -> None:
-        self._upstream = upstream
         self._fresh = fresh
         self._state = state
         self._factor = factor

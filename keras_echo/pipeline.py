@@ -43,8 +43,8 @@ class Settings:
         parallelism: How it is read.
         factor: Returns the echoing factor.
         echoed: Repeats and shuffles: the uses of fresh batches or of their examples, each with the
-            state behind it. Gets what the state holds, the fresh batches behind it, the state, and
-            what returns the factor.
+            state behind it. Gets what the state holds and the fresh batches after it, the state,
+            and what returns the factor.
         assembles: Whether `echoed` makes each batch anew, which is then done ahead of training.
         augment: Applied to every copy, with random numbers of its own, on any thread.
         on_error: Whether a failing read raises or is skipped.
@@ -54,10 +54,7 @@ class Settings:
     source: Source
     parallelism: Parallelism
     factor: Callable[[], float]
-    echoed: Callable[
-        [Iterator[Fresh], FreshBatches, State, Callable[[], float]],
-        Iterator[tuple[Use[Any], State]],
-    ]
+    echoed: Callable[[FreshBatches, State, Callable[[], float]], Iterator[tuple[Use[Any], State]]]
     assembles: bool
     augment: Augment | None
     on_error: Literal["raise", "skip"]
@@ -167,7 +164,7 @@ class _Echoed(Iterator[Served]):
             meter=settings.meter,
         )
         self._factors = factors
-        self._uses = settings.echoed(self._upstream, fresh, state, factors.acting)
+        self._uses = settings.echoed(fresh, state, factors.acting)
 
     def __next__(self) -> Served:
         before = self._state

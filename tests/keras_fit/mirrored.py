@@ -54,4 +54,4 @@ dataset = EchoingPyDataset(
 )
 with dataset:
     model.fit(dataset, epochs=3, verbose=0)
-print(json.dumps(trained_on))
+sys.stdout.write(json.dumps(trained_on) + "\n")
