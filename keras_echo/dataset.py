@@ -194,7 +194,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             Exception: What the source raised, with a note that names the index. The next call
                 tries that batch again.
         """
-        return self._fit_input(self._feed.serve(index))
+        batch, is_peek = self._feed.serve(index)
+        return self._fit_input.peeked(batch, index) if is_peek else self._fit_input(batch)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.keras_calls`.

@@ -50,17 +50,18 @@ class Feed:
         self._teller: int | None = None  # the thread that last told of an epoch
         self._begin(state)
 
-    def serve(self, index: int) -> Batch:
-        """The next batch, for a `PyDataset` that was asked for `index`."""
+    def serve(self, index: int) -> tuple[Batch, bool]:
+        """The next batch, for a `PyDataset` that was asked for `index`; and whether it's a peek."""
         with self._lock:
             self._end_peek_that_failed()
-            if self._is_peek(index):
+            is_peek = self._is_peek(index)
+            if is_peek:
                 served, may_return = self._tickets.peek(index), True
             else:
                 served, may_return = self._tickets.serve()
             self.num_served += 1
             try:
-                return served.hand_out(may_return=may_return)
+                return served.hand_out(may_return=may_return), is_peek
             except BaseException:  # no memory on the device, or Ctrl-C: this use is still due
                 if not may_return:
                     self._tickets.put_back([served])

@@ -7,6 +7,7 @@ can be said otherwise is said so here, as Keras itself does it for the other kin
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ class FitInput:
         self._backend = keras.backend.backend()
         self._leaf = _LEAVES.get(self._backend, lambda leaf: leaf)
         self._error: ValueError | None = None
+        self._peeked = _PeekedShapes()
 
     def __call__(self, batch: Batch) -> Batch:
         """A batch in that form. One that Keras takes as it is comes back unchanged."""
@@ -35,6 +37,11 @@ class FitInput:
                 self._error = self._error or _none_inside(batch)
         return batch if isinstance(batch, (tuple, list, dict, np.ndarray)) else (batch,)
 
+    def peeked(self, batch: Batch, index: int) -> Batch:
+        """The same of a batch `index` that Keras only peeks at."""
+        batch = self(batch)
+        return self._peeked.widened(batch, index) if self._backend == "tensorflow" else batch
+
     def on_epoch_begin(self) -> None:
         """Keras calls this after it has peeked, and before TensorFlow stumbles over a batch.
 
@@ -44,6 +51,48 @@ class FitInput:
         """
         if self._error is not None:
             raise self._error
+
+
+class _PeekedShapes:
+    """Has all dimensions that ever varied between peeks vary between the peeks at 0 and 1.
+
+    From these two, Keras on TensorFlow learns which dimensions vary. Those of a later `fit()` are
+    other batches, which may be alike where the first ones weren't.
+    """
+
+    def __init__(self) -> None:
+        self._first: list[tuple[int, ...]] = []  # shapes of the last peek at 0, leaf by leaf
+        self._varying: set[tuple[int, int]] = set()  # a leaf's number, and an axis of it
+
+    def widened(self, batch: Batch, index: int) -> Batch:
+        """The batch, or for an index above 0 a stand-in of zeros that differs where it has to."""
+        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(batch)]
+        if [*map(len, shapes)] != [*map(len, self._first)]:
+            self._first, self._varying = shapes, set()
+        differing = {
+            (number, axis)
+            for number, sizes in enumerate(zip(self._first, shapes, strict=True))
+            for axis, (size, other) in enumerate(zip(*sizes, strict=True))
+            if size != other
+        }
+        self._varying |= differing
+        if index == 0:
+            self._first = shapes
+        if index == 0 or differing == self._varying:
+            return batch
+        numbers = itertools.count()
+
+        def stand_in(leaf: Any) -> Any:
+            number = next(numbers)
+            if not isinstance(leaf, np.ndarray):
+                return leaf
+            shape = [
+                size + ((number, axis) in self._varying)
+                for axis, size in enumerate(self._first[number])
+            ]
+            return np.broadcast_to(np.zeros((), leaf.dtype), shape)
+
+        return keras.tree.map_structure(stand_in, batch)
 
 
 def as_tensorflow_takes(leaf: Any) -> Any:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoFactor, EchoingPyDataset
@@ -280,6 +280,14 @@ def test_a_peek_that_failed_is_over(numbered):
     shuffle=st.booleans(),
     shuffle_buffer=st.sampled_from([0, 2]),
     is_sequential=st.booleans(),
+)
+@example(  # the first two batches of the second fit() are of one width
+    widths=[2, 3, 4, 5],
+    factors=[1.0, 1.0],
+    augments=False,
+    shuffle=True,
+    shuffle_buffer=2,
+    is_sequential=True,
 )
 def test_dimensions_may_vary_in_every_fit_whatever_the_factor(
     widths, factors, augments, shuffle, shuffle_buffer, is_sequential
