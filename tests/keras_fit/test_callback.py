@@ -51,7 +51,7 @@ def profiles(logdir):
 
 
 def test_it_finds_that_training_waits_and_echoes(tmp_path, capsys):
-    with dataset() as data:
+    with dataset(seconds=0.06) as data:
         callback = DataEchoCallback(data, tmp_path, max_factor=3.0)
         history = model().fit(data, epochs=2, verbose=0, callbacks=[callback])
         assert data.echo_factor == 3.0
@@ -104,9 +104,9 @@ def test_it_measures_only_where_it_may_not_adapt(tmp_path):
 
 
 def test_a_later_window_shows_all_of_the_wait(tmp_path):
-    with dataset(steps=100) as data:
-        callback = DataEchoCallback(data, tmp_path, adapt=False, profile_freq=30, verbose=0)
-        model().fit(data, verbose=0, callbacks=[Busy(0.006), callback])
+    with dataset(seconds=0.08, steps=50) as data:
+        callback = DataEchoCallback(data, tmp_path, adapt=False, profile_freq=20, verbose=0)
+        model().fit(data, verbose=0, callbacks=[Busy(0.02), callback])
     found = callback.decisions[1].breakdown
     # Training that starves takes a step for each fresh batch.
     assert found.step_seconds > 0.9 * found.upstream_seconds
@@ -406,7 +406,7 @@ def test_a_dataset_that_is_trained_on_in_another_form_is_known(tmp_path, form):
 
 def test_a_deep_copy_shares_the_factor_and_nothing_else(tmp_path):
     trained = model()
-    with dataset() as data:
+    with dataset(seconds=0.06) as data:
         callback = DataEchoCallback(data, tmp_path, max_factor=3.0, verbose=0)
         early = copy.deepcopy(callback)
         trained.fit(data, verbose=0, callbacks=[callback])
