@@ -194,8 +194,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             Exception: What the source raised, with a note that names the index. The next call
                 tries that batch again.
         """
-        batch, is_peek = self._feed.serve(index)
-        return self._fit_input.peeked(batch, index) if is_peek else self._fit_input(batch)
+        return self._feed.serve(index, self._fit_input)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.keras_calls`.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from keras_echo.echoing import Echo, ShuffleBuffer, Use
@@ -40,64 +42,65 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         self._state = state
         self._shuffle_buffer = shuffle_buffer
         self._place = place
+        self._factor = factor
         self._held: dict[Position, Fresh | None] = {}
-        self._echo = Echo(
-            map(self._placed, fresh),
-            factor,
-            credit=state.credit,
-            num_uses=state.num_uses,
-            num_fresh=state.num_fresh,
-        )
-        self._has_begun = False
-        self._uses: ShuffleBuffer[Use[Fresh]] | None = None
+        self._stream: tuple[Echo[Fresh], ShuffleBuffer[Use[Fresh]]] | None = None
 
     def __next__(self) -> tuple[Use[Waiting], State]:
-        if self._uses is None:
-            self._uses = self._restored()
-        use = next(self._uses)
-        self._state = self._state_behind(self._uses)
+        if self._stream is None:
+            self._stream = self._begun()
+        echo, uses = self._stream
+        use = next(uses)
+        self._state = self._state_behind(echo, uses)
         return Use(use.item.batch, use.is_only), self._state
 
-    def _placed(self, fresh: Fresh) -> Fresh:
-        if self._fresh.position != self._state.position and not self._has_begun:
-            self._echo.num_uses = 0  # the batch in use can't be read again: its uses go with it
-        self._has_begun = True
-        return self._waiting(fresh)
-
-    def _waiting(self, fresh: Fresh) -> Fresh:
-        return fresh._replace(batch=self._place(fresh.batch, fresh.is_ours))
-
-    def _restored(self) -> ShuffleBuffer[Use[Fresh]]:
-        """The shuffle buffer; what it held when the stream was interrupted is read again.
+    def _begun(self) -> tuple[Echo[Fresh], ShuffleBuffer[Use[Fresh]]]:
+        """The stages; what the shuffle buffer held when the stream was interrupted is read again.
 
         What can't be read again is left out, with its uses.
         """
-        for position in self._state.positions_held[len(self._held) :]:
+        state = self._state
+        waiting = partial(_waiting, self._place)
+        for position in state.positions_held[len(self._held) :]:
             fresh = self._fresh.again()
-            self._held[position] = fresh and self._waiting(fresh)
-        return ShuffleBuffer(
-            self._echo,
+            self._held[position] = fresh and waiting(fresh)
+        first = next(self._fresh)
+        echo = Echo(
+            map(waiting, chain((first,), self._fresh)),
+            self._factor,
+            credit=state.credit,
+            num_uses=state.num_uses if first.position == state.position else 0,
+            num_fresh=state.num_fresh,
+        )
+        uses = ShuffleBuffer(
+            echo,
             self._shuffle_buffer,
-            seed=self._state.seed,
-            num_drawn=self._state.num_drawn,
+            seed=state.seed,
+            num_drawn=state.num_drawn,
             held=tuple(
                 Use(fresh, use.is_only)
-                for use in self._state.held
+                for use in state.held
                 if (fresh := self._held[use.item.position]) is not None
             ),
         )
+        return echo, uses
 
-    def _state_behind(self, uses: ShuffleBuffer[Use[Fresh]]) -> State:
+    def _state_behind(self, echo: Echo[Fresh], uses: ShuffleBuffer[Use[Fresh]]) -> State:
         position = self._fresh.position or self._state.position
-        if self._echo.num_uses == 0:
+        if echo.num_uses == 0:
             position = position.next
         return replace(
             self._state,
             position=position,
-            num_uses=self._echo.num_uses,
-            credit=self._echo.credit,
+            num_uses=echo.num_uses,
+            credit=echo.credit,
             num_drawn=uses.num_drawn,
             held=uses.held,
             num_steps=self._state.num_steps + 1,
-            num_fresh=self._echo.num_fresh,
+            num_fresh=echo.num_fresh,
         )
+
+
+# Not a method: the stages would refer to each other in a circle, which holds batches for long.
+def _waiting(place: Callable[[Batch, bool], Waiting], fresh: Fresh) -> Fresh:
+    return fresh._replace(batch=place(fresh.batch, fresh.is_ours))

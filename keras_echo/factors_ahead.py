@@ -1,4 +1,4 @@
-"""Which echoing factors acted on the uses that were made and that nobody has got yet.
+"""Which echoing factors act on the uses that nobody has got yet.
 
 Uses are made ahead of training where that takes time, and a changed factor acts on those that are
 made from then on. So a stream goes on exactly from where it stood only if it is known how those
@@ -9,54 +9,55 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 class FactorsAhead:
-    """The factor with which each use is made. Thread-safe; one use is made at a time.
+    """The factor of each use, settled when its making begins, or as planned. Thread-safe.
+
+    One use is made at a time; uses have numbers, from 0.
 
     Args:
         factor: Returns the factor in force.
+        first: The number of the first use.
         planned: The factors of the first uses, which a stream that was interrupted had made.
     """
 
-    def __init__(self, factor: Callable[[], float], planned: tuple[float, ...]) -> None:
+    def __init__(
+        self, factor: Callable[[], float], first: int = 0, planned: tuple[float, ...] = ()
+    ) -> None:
         self._factor = factor
-        self._planned = deque(planned)
-        self._made: deque[float] = deque()
+        self._first = first
+        self._settled = deque(planned)  # of the uses from the first one on
         self._lock = threading.Lock()
+        self._acting = 1.0
 
-    @contextmanager
-    def making(self) -> Iterator[None]:
-        """The context in which a use is made; one that isn't left by an exception counts."""
+    def settle(self, number: int) -> None:
+        """Settles the factor of a use, whose making begins now."""
         with self._lock:
-            is_planned = bool(self._planned)
-            # Under the lock: whoever reads the factor in force, and then what was made with
-            # others, misses nothing.
-            self._made.append(self._planned.popleft() if is_planned else self._factor())
-        try:
-            yield
-        except BaseException:
-            with self._lock:
-                factor = self._made.pop()
-                if is_planned:
-                    self._planned.appendleft(factor)
-            raise
+            place = number - self._first
+            if place == len(self._settled):
+                # Under the lock: whoever reads the factor in force, and then those that are
+                # settled, misses nothing.
+                self._settled.append(self._factor())
+            self._acting = self._settled[place]
 
     def acting(self) -> float:
         """The factor of the use in the making."""
-        return self._made[-1]
+        return self._acting
 
-    def handed_out(self) -> float:
-        """To be called when somebody gets the next use; returns its factor."""
+    def forget(self, number: int) -> None:
+        """Forgets the factors of the uses before this one: they were used."""
         with self._lock:
-            return self._made.popleft()
+            while self._first < number and self._settled:
+                self._settled.popleft()
+                self._first += 1
 
-    def __iter__(self) -> Iterator[float]:
-        """The factors of the next uses, before the factor in force acts."""
+    def since(self, number: int) -> tuple[float, ...]:
+        """The factors of the next uses from this one on, before the factor in force acts."""
         with self._lock:
-            return iter([*self._made, *self._planned])
+            return tuple(islice(self._settled, number - self._first, None))

@@ -8,7 +8,6 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from keras_echo.batches import copied
 from keras_echo.iterations import Iteration, Iterations
 from keras_echo.keras_calls import current_call
 from keras_echo.pipeline import Pipeline, Served, Settings
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from keras_echo.batches import Batch
+    from keras_echo.fit_input import FitInput
     from keras_echo.iterations import Looks
     from keras_echo.state import State
 
@@ -36,36 +36,37 @@ class Feed:
         num_served: Batches that were handed out so far, those included that are served again.
     """
 
-    _behind: State  # where the stream stands after the last batch that was served
     _pipeline: Pipeline
 
     def __init__(self, settings: Settings, state: State) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._standing = threading.Lock()  # where the stream stands, and what was made ahead there
+        self._standing = threading.Lock()  # of what says where the stream stands
         self.num_served = 0
         self._finalizer: weakref.finalize[..., Feed] | None = None
-        self._tickets = Tickets(self._advance, output=lambda served: served.output)
+        self._tickets = Tickets[Served](lambda: next(self._pipeline), state)
+        self._iterations = Iterations(self._tickets.put_back)
         self._has_warned = False
         self._teller: int | None = None  # the thread that last told of an epoch
         self._begin(state)
 
-    def serve(self, index: int) -> tuple[Batch, bool]:
-        """The next batch, for a `PyDataset` that was asked for `index`; and whether it's a peek."""
+    def serve(self, index: int, as_taken: FitInput) -> Batch:
+        """The next batch, for a `PyDataset` that was asked for `index`, in the form for Keras."""
         with self._lock:
             self._end_peek_that_failed()
-            is_peek = self._is_peek(index)
-            if is_peek:
-                served, may_return = self._tickets.peek(index), True
-            else:
-                served, may_return = self._tickets.serve()
-            self.num_served += 1
             try:
-                return served.hand_out(may_return=may_return), is_peek
-            except BaseException:  # no memory on the device, or Ctrl-C: this use is still due
-                if not may_return:
-                    self._tickets.put_back([served])
+                self._mend()
+                self.num_served += 1
+                if self._is_peek(index):
+                    served = self._tickets.peek(index)
+                    return as_taken.peeked(served.hand_out(may_return=True), index)
+                served = self._tickets.next()
+                batch = as_taken(served.hand_out(may_return=self._tickets.is_peek))
+                self._move_on()
+            except BaseException as error:
+                self._break(error)
                 raise
+            return batch
 
     def on_epoch_begin(self) -> None:
         """Keras calls this; see `keras_echo.keras_calls`."""
@@ -91,19 +92,33 @@ class Feed:
         iteration = Iteration(looks, num_batches)
         while True:
             with self._lock:
-                found = self._iterations.serve(iteration)
-            if found is None:
-                return
-            self.num_served += 1
-            served, may_return = found
-            is_own = served.is_only and not may_return
-            yield served.waiting.batch if is_own else copied(served.waiting.batch)
+                may_return = self._iterations.may_return(iteration)
+                if may_return is None:
+                    return
+                if self._tickets.is_peek:  # of a fit() that an exception ended
+                    self._tickets.on_epoch_end()
+                try:
+                    self._mend()
+                    self.num_served += 1
+                    served = self._tickets.next()
+                    batch = served.from_host(may_return=may_return)
+                    self._move_on()
+                    self._iterations.took(iteration, served)
+                except BaseException as error:
+                    self._break(error)
+                    self._iterations.trains()
+                    raise
+            yield batch
 
     def first(self) -> Batch:
         """The next batch, only to look at; it is served again."""
         with self._lock:
-            served = self._tickets.peek(0)
-        return served.waiting.batch
+            try:
+                self._mend()
+                return self._tickets.peek(0).waiting.batch
+            except BaseException as error:
+                self._break(error)
+                raise
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """Waits until fresh batches lie ready; see `Pipeline.fill`."""
@@ -113,19 +128,24 @@ class Feed:
     def state(self) -> State:
         """Where the stream stands behind the last batch that was served."""
         with self._standing:
-            pending = self._tickets.pending
+            standing: State = self._tickets.standing
+            ahead = self._tickets.ahead
+            end = ahead[-1].behind if ahead else standing
             return replace(
-                pending[0].before if pending else self._behind,
+                standing,
                 factors_ahead=(
-                    *(served.factor for served in pending),
-                    *self._pipeline.factors_ahead,
+                    *(served.factor for served in ahead),
+                    *self._pipeline.factors.since(end.num_steps),
                 ),
             )
 
     def go_on_from(self, state: State) -> None:
         """Goes on where `state` was taken."""
-        self.stop()
+        # First without the lock: whoever holds it may be waiting for a batch.
+        self._pipeline.stop(wait=False)
         with self._lock:
+            self._pipeline.stop()
+            self._iterations = Iterations(self._tickets.put_back)
             self._begin(state)
 
     def stop(self) -> None:
@@ -133,7 +153,6 @@ class Feed:
 
         The next call starts again after the last batch that was served.
         """
-        # First without the lock: whoever holds it may be waiting for a batch.
         self._pipeline.stop(wait=False)
         with self._lock:
             self._restart()
@@ -174,42 +193,34 @@ class Feed:
                 stacklevel=2,
             )
 
-    def _begin(self, state: State) -> None:
-        self._behind = state
-        self._tickets.clear()
-        self._iterations = Iterations(self._tickets.take, self._tickets.put_back)
-        self._start_pipeline()
+    def _move_on(self) -> None:
+        with self._standing:
+            self._tickets.moved_on()
+            self._pipeline.factors.forget(self._tickets.standing.num_steps)
+
+    def _break(self, error: BaseException) -> None:
+        """Has the pipeline built anew before the next batch: Ctrl-C can come anywhere."""
+        if isinstance(error, StoppedError):
+            return
+        self._is_broken = True
+        # Not waited for: what went wrong should be heard at once.
+        self._pipeline.stop(wait=False)
+
+    def _mend(self) -> None:
+        if self._is_broken:
+            self._restart()
 
     def _restart(self) -> None:
         """Builds another pipeline; of the last one nothing stays but where it stood."""
         self._pipeline.stop()
-        with self._standing:
-            ahead = tuple(self._pipeline.factors_ahead)
-            self._behind = replace(self._behind.without_batches(), factors_ahead=ahead)
-        self._start_pipeline()
+        self._begin(self.state)
 
-    def _start_pipeline(self) -> None:
+    def _begin(self, state: State) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()  # it would keep the last pipeline, and what that read ahead
-        self._pipeline = Pipeline(self._settings, self._behind)
-        self._is_broken = False
+        with self._standing:
+            self._tickets.go_on_from(state.without_batches())
+            self._pipeline = Pipeline(self._settings, self._tickets.standing)
         # Without a reference to self, and without waiting: this runs on any thread.
         self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
-
-    def _advance(self) -> Served:
-        if self._is_broken:
-            self._restart()
-        try:
-            served = next(self._pipeline)
-            with self._standing:
-                self._pipeline.factors_ahead.handed_out()
-                self._behind = served.behind
-        except StoppedError:
-            raise
-        except BaseException:
-            # Ctrl-C can come anywhere: what was on its way is read again.
-            self._is_broken = True
-            # Not waited for: what went wrong should be heard at once.
-            self._pipeline.stop(wait=False)
-            raise
-        return served
+        self._is_broken = False

@@ -58,43 +58,45 @@ class Iteration:
 
 
 class Iterations(Generic[T]):
-    """Serves a stream to iterators that come one after the other, each going on behind the last.
+    """Tells which iterators over a stream train; they come one after the other.
 
-    A new iterator ends the one before it, and decides what that was. It trained if it was read to
-    its end, failed, or took more than a look may; or if as many as can be looks stand before it
-    already. Otherwise it was a look, and what it took is served again.
+    A new iterator ends the one before it, goes on behind it, and decides what it was. It trained if
+    it was read to its end, failed, or took more than a look may; or if as many as can be looks
+    stand before it already. Otherwise it was a look, and what it took is served again.
 
     Args:
-        take: Returns the next element of the stream.
         put_back: Has elements served again before the stream goes on.
     """
 
-    def __init__(self, take: Callable[[], T], put_back: Callable[[list[T]], None]) -> None:
-        self._take = take
+    def __init__(self, put_back: Callable[[list[T]], None]) -> None:
         self._put_back = put_back
         self._current: Iteration | None = None
         self._seen: list[T] | None = None  # by the current one; None: it is no look
         self._num_looks = 0  # since the last one that surely trained
 
-    def serve(self, iteration: Iteration) -> tuple[T, bool] | None:
-        """What comes next, and whether it may come again; None where `iteration` is over."""
+    def may_return(self, iteration: Iteration) -> bool | None:
+        """Whether what `iteration` takes next may come again; None where it is over."""
         if iteration is not self._current:
             if self._current is not None and iteration.number < self._current.number:
                 return None
             self._turn_to(iteration)
         if iteration.is_complete:
             return None
-        try:
-            what = self._take()
-        except BaseException:
-            self._trains()
-            raise
+        num_taken = iteration.num_taken + 1
+        return self._seen is not None and not _surely_trains(iteration, num_taken)
+
+    def took(self, iteration: Iteration, what: T) -> None:
+        """To be called when `iteration` gets an element."""
         iteration.num_taken += 1
-        if iteration.is_complete or iteration.num_taken > iteration.looks.most_elements:
-            self._trains()
+        if _surely_trains(iteration, iteration.num_taken):
+            self.trains()
         elif self._seen is not None:
             self._seen.append(what)
-        return what, self._seen is not None
+
+    def trains(self) -> None:
+        """To be called when the current one fails: it was no look."""
+        self._seen = None
+        self._num_looks = 0
 
     def _turn_to(self, iteration: Iteration) -> None:
         if self._seen:
@@ -103,6 +105,6 @@ class Iterations(Generic[T]):
         self._current = iteration
         self._seen = [] if self._num_looks < iteration.looks.most_in_a_row else None
 
-    def _trains(self) -> None:
-        self._seen = None
-        self._num_looks = 0
+
+def _surely_trains(iteration: Iteration, num_taken: int) -> bool:
+    return num_taken > iteration.looks.most_elements or num_taken == iteration.num_elements

@@ -88,8 +88,12 @@ class Served(NamedTuple):
         """
         if not self.is_only:
             return self.waiting.copy()
-        # A batch that is used once is not worth a transfer.
-        return copied(self.waiting.batch) if may_return else self.waiting.batch
+        return self.from_host(may_return=may_return)  # used once, it's not worth a transfer
+
+    def from_host(self, *, may_return: bool) -> Batch:
+        """The same, and never from the accelerator's memory."""
+        is_free = self.is_only and not may_return
+        return self.waiting.batch if is_free else copied(self.waiting.batch)
 
     def to_change(self) -> Batch:
         """The batch for the user's code, which may change it in place: our memory, always."""
@@ -101,13 +105,13 @@ class Pipeline(Iterator[Served]):
     """All stages of a dataset, from `state` on, without an end.
 
     Attributes:
-        factors_ahead: Those of the uses that were made; told by whoever takes one.
+        factors: Those of the uses that were made; whoever takes one may have its own forgotten.
     """
 
     def __init__(self, settings: Settings, state: State) -> None:
         self._meter = settings.meter
-        self.factors_ahead = FactorsAhead(settings.factor, state.factors_ahead)
-        self._echoed = _Echoed(settings, replace(state, factors_ahead=()), self.factors_ahead)
+        self.factors = FactorsAhead(settings.factor, state.num_steps, state.factors_ahead)
+        self._echoed = _Echoed(settings, replace(state, factors_ahead=()), self.factors)
         self._ahead: Prefetcher[Served] | None = None
         if settings.augment is not None:
             self._ahead = Prefetcher(
@@ -168,16 +172,16 @@ class _Echoed(Iterator[Served]):
 
     def __next__(self) -> Served:
         before = self._state
-        with self._factors.making():
-            use, self._state = next(self._uses)
-            return Served(
-                use.item,
-                use.is_only,
-                before,
-                self._state,
-                self._factors.acting(),
-                weakref.ref(use.item),
-            )
+        self._factors.settle(before.num_steps)
+        use, self._state = next(self._uses)
+        return Served(
+            use.item,
+            use.is_only,
+            before,
+            self._state,
+            self._factors.acting(),
+            weakref.ref(use.item),
+        )
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)

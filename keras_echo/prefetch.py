@@ -51,7 +51,7 @@ def _end_with_the_interpreter() -> None:
     for prefetcher in list(_prefetchers):
         prefetcher.stop(wait=False)
     for thread in threading.enumerate():
-        if thread.name == THREAD_NAME:
+        if thread.name == THREAD_NAME and thread.is_alive():
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
@@ -105,32 +105,49 @@ class Prefetcher(Generic[R]):
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
         self._measure = measure
-        self._changed = threading.Condition()
+        # Ctrl-C can come between any two steps of the thread that consumes. To take a lock by
+        # `with` is one step; to wait on a condition takes several, and may leave its lock behind in
+        # any state. So the readers, which are never interrupted, wait on the condition, and a
+        # consumer waits for a bell of its own: a lock that is released for it.
+        self._lock = threading.RLock()  # taken again where a collected prefetcher is stopped
+        self._changed = threading.Condition(self._lock)
+        self._bells: list[threading.Lock] = []
         _prefetchers.add(self)
-        # All below is guarded by the condition.
+        # All below is guarded by the lock.
         self._window: deque[_Slot] = deque()
-        self._readers: set[threading.Thread] = set()
+        self._readers: set[threading.Thread] = set()  # one that isn't in it ends
         self._leaving: set[threading.Thread] = set()
         self._is_pulling = False
         self._barrier: Barrier | None = None  # pulled, but not yet passed
-        self._is_asked = False  # the consumer waits for a result
+        self._num_taken = 0
+        self._num_wanted = 0  # the consumer waits for a result where more are wanted than taken
         self._version = 0  # counts barriers: a process of an older version has outdated copies
-        self._era = 0  # counts stops: a reader of an older era ends
+        self._era = 0  # counts stops
 
     def __iter__(self) -> Iterator[R]:
         return self
 
     def __next__(self) -> R:
-        with self._changed:
-            self._is_asked = True
-            self._changed.notify_all()
-            try:
-                slot = self._wait_for_first()
-            finally:
-                self._is_asked = False
-            self._window.popleft()
-            self._changed.notify_all()
-            self._start_readers()
+        era, waited_seconds = self._era, 0.0
+        while True:
+            with self._lock:
+                if self._era != era:
+                    raise StoppedError("The dataset was closed while a batch was waited for.")
+                if self._window and self._window[0].is_done:
+                    slot = self._window.popleft()
+                    self._num_taken += 1
+                    self._start_readers()
+                    self._notify()
+                    break
+                self._num_wanted = self._num_taken + 1
+                # Again after every slice, and where a reader that left has made room.
+                self._start_readers()
+                bell = self._hung_up_bell()
+                self._changed.notify_all()
+            if not bell.acquire(timeout=self._idle_seconds):
+                before, waited_seconds = waited_seconds, waited_seconds + self._idle_seconds
+                if waited_seconds // self._stall_seconds > before // self._stall_seconds:
+                    warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=2)
         if slot.error is not None:
             raise slot.error
         result: R = slot.result
@@ -144,14 +161,17 @@ class Prefetcher(Generic[R]):
             stands before them.
         """
         wanted = min(num_results, self._window_size)
-        with self._changed:
-            era = self._era
-            self._start_readers()
-            self._changed.wait_for(
-                lambda: self._era != era or self._num_done >= wanted or self._is_at_barrier,
-                timeout=timeout_seconds,
-            )
-            return self._num_done >= wanted
+        era, deadline = self._era, time.monotonic() + timeout_seconds
+        while True:
+            with self._lock:
+                if self._num_done >= wanted:
+                    return True
+                if self._era != era or self._is_at_barrier:
+                    return False
+                self._start_readers()
+                bell = self._hung_up_bell()
+            if not bell.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return False
 
     def stop(self, *, wait: bool = True) -> None:
         """Ends all readers after the tasks that they are at.
@@ -159,67 +179,58 @@ class Prefetcher(Generic[R]):
         Args:
             wait: Whether to return only when they have ended.
         """
-        with self._changed:
+        with self._lock:
             self._era += 1
-            self._leaving |= self._readers
-            self._readers.clear()
-            leaving = list(self._leaving)
-            self._changed.notify_all()
+            leaving = self._leaving | self._readers
+            self._leaving, self._readers = leaving, set()
+            self._notify()
         if wait:
-            for reader in leaving:
+            for reader in list(leaving):
                 reader.join()
 
-    def _wait_for_first(self) -> _Slot:
-        era, waited_seconds = self._era, 0.0
+    def _hung_up_bell(self) -> threading.Lock:
+        bell = threading.Lock()
+        bell.acquire()
+        self._bells.append(bell)
+        return bell
 
-        def is_over() -> bool:
-            return self._era != era or bool(self._window and self._window[0].is_done)
-
-        while True:
-            # Again after every slice, and where a reader of an earlier era has made room.
-            self._start_readers()
-            num_leaving = len(self._leaving)
-            is_told = self._changed.wait_for(
-                lambda: is_over() or len(self._leaving) < num_leaving,  # noqa: B023
-                timeout=self._idle_seconds,
-            )
-            if is_over():
-                break
-            if is_told:
-                continue
-            before, waited_seconds = waited_seconds, waited_seconds + self._idle_seconds
-            if waited_seconds // self._stall_seconds > before // self._stall_seconds:
-                warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=3)
-        if self._era != era:
-            raise StoppedError("The dataset was closed while a batch was waited for.")
-        return self._window[0]
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        bells, self._bells = self._bells, []
+        for bell in bells:
+            bell.release()
 
     def _start_readers(self) -> None:
         room = self._window_size - len(self._window)
         # Those that leave count: a source that is read in sequence has one reader at a time.
         num_missing = self._num_workers - len(self._readers) - len(self._leaving)
         for _ in range(min(room, num_missing)):
-            reader = threading.Thread(
-                target=self._run_reader, args=(self._era,), name=THREAD_NAME, daemon=True
-            )
+            reader = threading.Thread(target=self._run_reader, name=THREAD_NAME, daemon=True)
             self._readers.add(reader)
             try:
                 reader.start()
             except BaseException as error:
-                self._readers.discard(reader)
+                self._readers.discard(reader)  # if it runs all the same, it ends
                 if self._readers and isinstance(error, RuntimeError):
                     return  # no more threads are to be had: those that run go on
                 raise
 
-    def _run_reader(self, era: int) -> None:
+    def _run_reader(self) -> None:
         try:
             with self._worker() as work:
-                while (slot := self._claim(era)) is not None:
+                while (slot := self._claim()) is not None:
                     self._do(slot, work)
         finally:
-            with self._changed:
-                self._forget_reader()
-                self._changed.notify_all()
+            with self._lock:
+                self._leave()
+                self._leaving.discard(threading.current_thread())
+                self._notify()
+
+    def _leave(self) -> None:
+        reader = threading.current_thread()
+        if reader in self._readers:
+            self._readers.discard(reader)
+            self._leaving.add(reader)
 
     def _do(self, slot: _Slot, work: Callable[[Any, int], R]) -> None:
         if slot.is_done:
@@ -229,13 +240,9 @@ class Prefetcher(Generic[R]):
                 slot.result = work(slot.task, slot.version)
         except BaseException as error:
             slot.error = error
-        with self._changed:
+        with self._lock:
             slot.is_done = True
-            self._changed.notify_all()
-
-    def _forget_reader(self) -> None:
-        for readers in (self._readers, self._leaving):
-            readers.discard(threading.current_thread())
+            self._notify()
 
     def _worker(self) -> AbstractContextManager[Callable[[Any, int], R]]:
         """What does a reader's tasks, on its thread or in its process."""
@@ -243,35 +250,42 @@ class Prefetcher(Generic[R]):
             return in_processes(self._function)
         return nullcontext(lambda task, _: self._function(task))
 
-    def _claim(self, era: int) -> _Slot | None:
+    def _claim(self) -> _Slot | None:
         """Takes the next task and opens its place in the window; None ends the reader."""
-        with self._changed:
-            has_work = self._changed.wait_for(
-                lambda: (
-                    self._era != era or not (self._is_full or self._is_pulling or self._is_held)
-                ),
-                timeout=self._idle_seconds,
-            )
-            if self._era != era or not has_work:
-                # At once, under the lock: the consumer must not count on a reader that leaves.
-                self._forget_reader()
-                return None
-            self._is_pulling = True
-        slot: _Slot | None = None
-        try:
-            task = self._pull()
-            if not isinstance(task, Barrier):
-                slot = _Slot(task, self._version)
-        except StoppedError:
-            pass  # of the tasks' own prefetcher: this one is being stopped too
-        except BaseException as error:
-            slot = _Slot(None, self._version, error)
-        with self._changed:
-            self._is_pulling = False
+        while True:
+            with self._lock:
+                self._changed.wait_for(
+                    lambda: self._has_work or not self._is_reader, timeout=self._idle_seconds
+                )
+                if not (self._has_work and self._is_reader):
+                    # At once: the consumer must not count on a reader that leaves.
+                    self._leave()
+                    return None
+                self._is_pulling = True
+            slot: _Slot | None = None
+            try:
+                task = self._pull()
+                if not isinstance(task, Barrier):
+                    slot = _Slot(task, self._version)
+            except StoppedError:
+                pass  # of the tasks' own prefetcher: this one is being stopped too
+            except BaseException as error:
+                slot = _Slot(None, self._version, error)
+            with self._lock:
+                self._is_pulling = False
+                if slot is not None:
+                    self._window.append(slot)
+                self._notify()
             if slot is not None:
-                self._window.append(slot)
-            self._changed.notify_all()
-        return slot or self._claim(era)
+                return slot
+
+    @property
+    def _is_reader(self) -> bool:
+        return threading.current_thread() in self._readers
+
+    @property
+    def _has_work(self) -> bool:
+        return not (self._is_full or self._is_pulling or self._is_held)
 
     @property
     def _num_done(self) -> int:
@@ -288,7 +302,8 @@ class Prefetcher(Generic[R]):
     @property
     def _is_held(self) -> bool:
         """Whether a barrier stands before the next task and can't be passed yet."""
-        return self._barrier is not None and not (self._is_asked and not self._window)
+        is_asked = self._num_wanted > self._num_taken and not self._window
+        return self._barrier is not None and not is_asked
 
     def _pull(self) -> Any:
         """Passes the barrier, if one is there; returns the next task or barrier."""

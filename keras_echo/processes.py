@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+import sys
 import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _CONTEXT = multiprocessing.get_context("spawn")
 
 _END = None  # what no call has as its argument
+
+_Answer = tuple[bool, Any, list[str]]
+"""Whether the call raised; what it returned or raised; the notes of that."""
 
 
 def pickled(function: object) -> bytes:
@@ -55,7 +59,8 @@ class WorkerProcess:
         self._process = _CONTEXT.Process(
             target=_serve, args=(theirs, pickled(function)), name="keras_echo-reader", daemon=True
         )
-        self._process.start()
+        with _without_interrupts():
+            self._process.start()
         theirs.close()
 
     def __call__(self, argument: Any) -> Any:
@@ -67,7 +72,7 @@ class WorkerProcess:
         """
         try:
             self._pipe.send(argument)
-            is_error, value = self._pipe.recv()
+            is_error, value, notes = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             raise RuntimeError(
@@ -80,6 +85,9 @@ class WorkerProcess:
                 )
             ) from error
         if is_error:
+            # Sent beside it: an exception that pickles itself may leave them out.
+            for note in notes[len(getattr(value, "__notes__", [])) :]:
+                value.add_note(note)
             raise value
         return value
 
@@ -96,6 +104,22 @@ class WorkerProcess:
         self._pipe.close()
         self._process.join()
         self._process.close()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Has a process begin without hearing Ctrl-C, which would end it before it can ignore it."""
+    if sys.platform == "win32":  # has no masks
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # otherwise it begins with the process, and keeps the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -127,6 +151,8 @@ def in_processes(function: Callable[[Any], Any]) -> Iterator[Callable[[Any, int]
 
 def _serve(pipe: Connection, function: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     call = _loaded(function)
     while True:
         try:
@@ -136,10 +162,10 @@ def _serve(pipe: Connection, function: bytes) -> None:
         if argument is _END:
             return
         try:
-            answer = (False, call(argument))
+            answer: _Answer = (False, call(argument), [])
         except BaseException as error:
             error.add_note("In the worker process:\n" + "".join(traceback.format_exception(error)))
-            answer = (True, _sendable(error))
+            answer = (True, _sendable(error), error.__notes__)
         _send(pipe, answer)
 
 
@@ -168,14 +194,12 @@ def _sendable(error: BaseException) -> BaseException:
             return error
     except Exception:
         pass
-    said = RuntimeError(f"{type(error).__qualname__}: {error}")
-    for note in getattr(error, "__notes__", []):
-        said.add_note(note)
-    return said
+    return RuntimeError(f"{type(error).__qualname__}: {error}")
 
 
-def _send(pipe: Connection, answer: tuple[bool, Any]) -> None:
+def _send(pipe: Connection, answer: _Answer) -> None:
     try:
         pipe.send(answer)
     except Exception as error:
-        pipe.send((True, RuntimeError(f"The worker process could not send {answer[1]!r}: {error}")))
+        problem = RuntimeError(f"The worker process could not send {answer[1]!r}: {error}")
+        pipe.send((True, problem, []))

@@ -54,13 +54,20 @@ class Source(Protocol):
 
 @contextmanager
 def named(index: int) -> Iterator[None]:
-    """Lets what the source raises pass as it is, with a note that names the index."""
+    """Lets what the source raises pass as it is, with a note that names the index.
+
+    Raises:
+        RuntimeError: In place of StopIteration, which would pass for the end of the batches.
+    """
+    note = f"keras_echo was reading batch {index} of the source."
     try:
         yield
-    except StopIteration:
-        raise
-    except Exception as error:
-        error.add_note(f"keras_echo was reading batch {index} of the source.")
+    except StopIteration as error:
+        raised = RuntimeError("The source raised StopIteration.")
+        raised.add_note(note)
+        raise raised from error
+    except BaseException as error:
+        error.add_note(note)
         raise
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from keras_echo.batches import Batch
 
+_END: Any = object()  # of a pass
+
 
 class IterableSource:
     """Anything that makes an iterator of batches for each pass: read in sequence, by one reader.
@@ -131,8 +133,14 @@ class _Cursor:
             at, self._at = self._at, self._at.next
             try:
                 with named(at.ordinal):
-                    batch = next(self._iterator)
-            except StopIteration:
+                    batch = next(self._iterator, _END)
+            except Exception as error:
+                self._failure = error
+                if at == position:
+                    self._told_at = at
+                    raise
+                continue
+            if batch is _END:
                 self._iterator = None
                 if self._failure is None or at.ordinal == self._length:
                     return None
@@ -143,15 +151,10 @@ class _Cursor:
                     return None
                 has_opened = True
                 self._open(position.number)
-            except Exception as error:
-                self._failure = error
-                if at == position:
-                    self._told_at = at
-                    raise
-            else:
-                self._failure = None
-                if at == position:
-                    return Fresh(at, batch)
+                continue
+            self._failure = None
+            if at == position:
+                return Fresh(at, batch)
 
     def _is_elsewhere(self, position: Position) -> bool:
         return self._iterator is None or self._at.number != position.number or self._at > position

@@ -7,20 +7,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_echo.iterations import Iteration, Iterations, Looks
-from keras_echo.tickets import Tickets
 
 TF_DATA = Looks(most_in_a_row=1, most_elements=4)
 GRAIN = Looks(most_in_a_row=2, most_elements=2)
 
 
-def stream():
-    tickets = Tickets(itertools.count().__next__, output=lambda number: number)
-    return tickets, Iterations(tickets.take, tickets.put_back)
+class Stream:
+    """A stream of numbers, of which what comes again comes first."""
+
+    def __init__(self, advance):
+        self._advance, self._again = advance, []
+        self.iterations = Iterations(self._put_back)
+
+    def _put_back(self, numbers):
+        self._again = [*numbers, *self._again]
+
+    def serve(self, iteration):
+        """The next number, and whether it may come again; None where the iteration is over."""
+        may_return = self.iterations.may_return(iteration)
+        if may_return is None:
+            return None
+        try:
+            number = self._again.pop(0) if self._again else self._advance()
+        except OSError:
+            self.iterations.trains()
+            raise
+        self.iterations.took(iteration, number)
+        return number, may_return
 
 
 def play(looks, length, *nums):
     """What is served to iterators that take `nums` elements, one after the other."""
-    _, iterations = stream()
+    iterations = Stream(itertools.count().__next__)
     served = []
     for num in nums:
         iteration = Iteration(looks, length)
@@ -61,8 +79,7 @@ def test_one_that_failed_was_no_look():
             raise OSError("disk gone")
         return next(numbers)
 
-    tickets = Tickets(advance, output=lambda number: number)
-    iterations = Iterations(tickets.take, tickets.put_back)
+    iterations = Stream(advance)
     first, second = Iteration(TF_DATA, 5), Iteration(TF_DATA, 5)
     assert [iterations.serve(first)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(OSError, match="disk gone"):
@@ -71,7 +88,7 @@ def test_one_that_failed_was_no_look():
 
 
 def test_a_new_one_ends_the_one_before():
-    _, iterations = stream()
+    iterations = Stream(itertools.count().__next__)
     old, new = Iteration(TF_DATA, 9), Iteration(TF_DATA, 9)
     assert iterations.serve(old) == (0, True)
     assert iterations.serve(new) == (0, False)  # only one look in a row

@@ -16,7 +16,8 @@ class Element:
     """An element of a stream, and what it is a use of."""
 
     def __init__(self, number, output):
-        self.number = number
+        self.number = self.before = number
+        self.behind = number + 1
         self.output = output
 
 
@@ -24,7 +25,14 @@ def stream(num_uses=1):
     outputs = (object() for _ in itertools.count())
     uses = (output for output in outputs for _ in range(num_uses))
     elements = (Element(number, output) for number, output in enumerate(uses))
-    return Tickets(elements.__next__, output=lambda element: element.output)
+    return Tickets(elements.__next__, standing=0)
+
+
+def serve(tickets):
+    served = tickets.next()
+    assert tickets.next() is served
+    tickets.moved_on()
+    return served
 
 
 def play(script, num_uses=1):
@@ -38,7 +46,7 @@ def play(script, num_uses=1):
         elif call.startswith("p"):
             served.append(tickets.peek(int(call[1:])).number)
         else:
-            served.append(tickets.serve()[0].number)
+            served.append(serve(tickets).number)
     return served
 
 
@@ -88,24 +96,26 @@ def test_what_is_not_peeked_at_is_the_stream(num_uses, calls):
         elif call.startswith("p"):
             tickets.peek(int(call[1:]))
         else:
-            element, comes_again = tickets.serve()
-            assert comes_again == tickets.is_peek
-            if not comes_again:
-                served.append(element.number)
+            element, standing = serve(tickets), tickets.standing
+            if tickets.is_peek:
+                assert standing == len(served)
+                assert element in tickets.ahead
             else:
-                assert element in tickets.pending
+                served.append(element.number)
+                assert standing == len(served)
     assert served == [*range(len(served))]
 
 
-def test_says_what_may_come_again():
+def test_says_what_comes_again():
     tickets = stream()
     tickets.on_epoch_begin(is_peek=True)
-    (first, comes_again), (second, _) = tickets.serve(), tickets.serve()
-    assert comes_again
-    assert tickets.pending == (first, second)
+    first, second = serve(tickets), serve(tickets)
+    assert (tickets.ahead, tickets.standing) == ((first, second), 0)
     tickets.on_epoch_begin(is_peek=False)
-    assert tickets.serve() == (first, False)
-    assert tickets.pending == (second,)
-    tickets.clear()
-    assert tickets.pending == ()
+    assert serve(tickets) is first
+    assert (tickets.ahead, tickets.standing) == ((second,), 1)
+    tickets.put_back([first])
+    assert (tickets.ahead, tickets.standing) == ((first, second), 0)
+    tickets.go_on_from(5)
+    assert (tickets.ahead, tickets.standing) == ((), 5)
     assert tickets.is_in_epoch
