@@ -62,8 +62,8 @@ class _Lease:
     """What the arrays that see a block keep alive; with the last of them, the block is idle."""
 
     def __init__(self, block: NDArray[np.uint8], idle: deque[NDArray[np.uint8]]) -> None:
-        self.__array_interface__ = block.__array_interface__
         self._block, self._idle = block, idle
+        self.__array_interface__ = block.__array_interface__
 
     def __del__(self) -> None:
         self._idle.append(self._block)
