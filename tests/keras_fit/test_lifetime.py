@@ -262,6 +262,63 @@ def test_processes_read_the_source_and_know_its_epochs():
     assert os.getpid() not in {int(batch[1]) for batch in batches}
 
 
+def test_no_process_lives_when_closing_returns():
+    options = {"workers": 2, "use_multiprocessing": True, "echo_factor": 2}
+    with EchoingPyDataset(InProcess(), augment=lambda batch: batch, **options) as dataset:
+        dataset[0]
+        assert multiprocessing.active_children()
+        dataset.close()
+        assert not multiprocessing.active_children()
+
+
+@pytest.mark.timeout(240)
+def test_ctrl_c_while_processes_start_ends_none_of_them(tmp_path):
+    """A terminal sends Ctrl-C to all of them, those included that can't ignore it yet."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, signal, threading
+            import numpy as np, keras, keras_echo
+
+            class Source(keras.utils.PyDataset):
+                def __len__(self):
+                    return 4
+                def __getitem__(self, index):
+                    return np.full((2, 1), index), np.zeros((2, 1))
+
+            def main():
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                dataset = keras_echo.EchoingPyDataset(
+                    Source(workers=2, use_multiprocessing=True), shuffle=False
+                )
+                for seconds in (0.02, 0.2, 1.0):
+                    timer = threading.Timer(seconds, os.killpg, (0, signal.SIGINT))
+                    timer.start()
+                    try:
+                        batch = dataset[0]
+                    except KeyboardInterrupt:
+                        continue
+                    break
+                print(dataset[0][0][0])
+                dataset.close()
+
+            if __name__ == "__main__":
+                main()
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "[0]\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_script_ends_though_a_read_never_does(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
