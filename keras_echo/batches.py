@@ -52,6 +52,35 @@ def is_sparse_or_ragged(leaf: Any) -> bool:
     ) or kind.__name__ in ("SparseTensor", "RaggedTensor")
 
 
+def map_leaves(function: Callable[[Any], Any], batch: Batch) -> Batch:
+    """`keras.tree.map_structure` for one structure, many times as fast for the usual ones.
+
+    Keras's takes about as long as all else that it takes to serve a small batch. None is a leaf.
+    """
+    kind = type(batch)
+    if kind is tuple or kind is list:
+        return kind([map_leaves(function, node) for node in batch])
+    if kind is dict:
+        try:
+            mapped = {key: map_leaves(function, batch[key]) for key in sorted(batch)}
+        except TypeError:  # keys of several kinds
+            mapped = {key: map_leaves(function, node) for key, node in batch.items()}
+        return {key: mapped[key] for key in batch}
+    if batch is None or hasattr(batch, "shape") or not keras.tree.is_nested(batch):
+        return function(batch)
+    return keras.tree.map_structure(function, batch)
+
+
+def leaves_of(batch: Batch) -> list[Any]:
+    """The leaves of a batch in a fixed order.
+
+    Unlike `keras.tree.flatten` on PyTorch, it leaves no cycle behind that holds the batch.
+    """
+    leaves: list[Any] = []
+    map_leaves(leaves.append, batch)
+    return leaves
+
+
 def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
     """Copies a batch so that an in-place change of the copy can't be seen in the original.
 
@@ -63,7 +92,7 @@ def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
         batch: What to copy.
         empty: Makes the arrays of the copy, of a shape and a dtype.
     """
-    return keras.tree.map_structure(lambda leaf: _copied_leaf(leaf, empty), batch)
+    return map_leaves(lambda leaf: _copied_leaf(leaf, empty), batch)
 
 
 def _copied_leaf(leaf: Any, empty: Callable[..., np.ndarray]) -> Any:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_echo._messages import expected
-from keras_echo.batches import Batch, is_sparse_or_ragged
+from keras_echo.batches import Batch, is_sparse_or_ragged, leaves_of, map_leaves
 
 
 class FitInput:
@@ -31,7 +31,7 @@ class FitInput:
         on_tensorflow = self._backend == "tensorflow"
         # Most batches need nothing, and to map over a structure takes as long as to serve a batch.
         if not _is_taken(batch, list_is_taken=not on_tensorflow):
-            batch = keras.tree.map_structure(self._leaf, batch)
+            batch = map_leaves(self._leaf, batch)
             if on_tensorflow:
                 batch = _without_last_none(keras.tree.lists_to_tuples(batch))
                 self._error = self._error or _none_inside(batch)
@@ -66,7 +66,7 @@ class _PeekedShapes:
 
     def widened(self, batch: Batch, index: int) -> Batch:
         """The batch, or for an index above 0 a stand-in of zeros that differs where it has to."""
-        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(batch)]
+        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in leaves_of(batch)]
         if [*map(len, shapes)] != [*map(len, self._first)]:
             self._first, self._varying = shapes, set()
         differing = {
@@ -92,7 +92,7 @@ class _PeekedShapes:
             ]
             return np.broadcast_to(np.zeros((), leaf.dtype), shape)
 
-        return keras.tree.map_structure(stand_in, batch)
+        return map_leaves(stand_in, batch)
 
 
 def as_tensorflow_takes(leaf: Any) -> Any:
@@ -122,12 +122,14 @@ def is_text(leaf: Any) -> bool:
 
 
 def _is_taken(node: Any, *, list_is_taken: bool) -> bool:
-    if isinstance(node, dict):
-        return all(_is_taken(item, list_is_taken=list_is_taken) for item in node.values())
-    if isinstance(node, tuple) or (list_is_taken and isinstance(node, list)):
-        return all(_is_taken(item, list_is_taken=list_is_taken) for item in node)
+    kind = type(node)
     if isinstance(node, np.ndarray):
         return node.dtype.kind not in "OSU"
+    if kind is tuple or kind is dict or (list_is_taken and kind is list):
+        for item in node.values() if kind is dict else node:
+            if not _is_taken(item, list_is_taken=list_is_taken):
+                return False
+        return True
     return bool(keras.ops.is_tensor(node)) and not is_sparse_or_ragged(node)
 
 
@@ -139,7 +141,7 @@ def _without_last_none(batch: Batch) -> Batch:
 
 
 def _none_inside(batch: Batch) -> ValueError | None:
-    if all(leaf is not None for leaf in keras.tree.flatten(batch)):
+    if all(leaf is not None for leaf in leaves_of(batch)):
         return None
     return ValueError(
         expected(

@@ -16,10 +16,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from keras_echo.batches import copied
+from keras_echo.batches import copied, leaves_of, map_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,22 +45,15 @@ class OwnMemory:
     def __call__(self, read: Read) -> Fresh:
         """The batch that was read, in memory that doesn't change any more."""
         fresh = self._read(read)
-        keeps: list[bool] = []
-
-        def ask(leaf: Any) -> None:
-            if len(keeps) == len(self._places):
-                self._places.append(_Place())
-            keeps.append(self._places[len(keeps)].keeps(leaf))
-
+        leaves = leaves_of(fresh.batch)
         with self._lock:
-            # Not by `flatten`: on PyTorch, Keras's leaves a cycle behind that holds the batch.
-            keras.tree.map_structure(ask, fresh.batch)
+            while len(self._places) < len(leaves):
+                self._places.append(_Place())
+            keeps = [place.keeps(leaf) for place, leaf in zip(self._places, leaves, strict=False)]
         if not any(keeps):
             return fresh._replace(is_ours=False)
         copies = iter(keeps)
-        batch = keras.tree.map_structure(
-            lambda leaf: copied(leaf) if next(copies) else leaf, fresh.batch
-        )
+        batch = map_leaves(lambda leaf: copied(leaf) if next(copies) else leaf, fresh.batch)
         return fresh._replace(batch=batch, is_ours=all(keeps))
 
 

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from keras_echo._messages import expected
-from keras_echo.batches import Batch, copied
+from keras_echo.batches import Batch, copied, leaves_of, map_leaves
 from keras_echo.pool import Pool
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class DeviceBatch:
             self._placed.append(placed)
             return placed.use()
 
-        return keras.tree.map_structure(use, self.batch)
+        return map_leaves(use, self.batch)
 
 
 def waiting_place(
@@ -162,10 +162,7 @@ def waiting_place(
 
 
 def _num_bytes(batch: Batch) -> int:
-    sizes: list[int] = []
-    # Not by `flatten`: on PyTorch, Keras's leaves a cycle behind that holds the batch.
-    keras.tree.map_structure(lambda leaf: sizes.append(getattr(leaf, "nbytes", 0)), batch)
-    return sum(sizes)
+    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves_of(batch))
 
 
 def _is_distributed_over_processes() -> bool:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_echo._messages import expected
-from keras_echo.batches import is_sparse_or_ragged
+from keras_echo.batches import is_sparse_or_ragged, leaves_of, map_leaves
 from keras_echo.pool import Pool
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Examples:
     """
 
     def __init__(self, batch: Batch) -> None:
-        self.batch = keras.tree.map_structure(_as_array, batch)
-        shapes = [leaf.shape for leaf in keras.tree.flatten(self.batch) if leaf is not None]
+        self.batch = map_leaves(_as_array, batch)
+        shapes = [leaf.shape for leaf in leaves_of(self.batch) if leaf is not None]
         lengths = {shape[:1] for shape in shapes}
         if len(lengths) != 1 or lengths <= {(), (0,)}:
             raise ValueError(
@@ -48,7 +48,7 @@ class Examples:
                 )
             )
         self.num = int(*lengths.pop())
-        self.kind = keras.tree.map_structure(
+        self.kind = map_leaves(
             lambda leaf: None if leaf is None else f"{_dtype_name(leaf)} {list(leaf.shape[1:])}",
             self.batch,
         )
@@ -105,11 +105,9 @@ class Storage:
         allocate: Callable[[np.ndarray, int], Memory] = HostMemory,
     ) -> None:
         self._kind = like.kind
-        self._structure = keras.tree.map_structure(lambda leaf: None, like.batch)
-        self._memories = [
-            None if leaf is None else allocate(leaf, capacity)
-            for leaf in keras.tree.flatten(like.batch)
-        ]
+        self._memories = map_leaves(
+            lambda leaf: None if leaf is None else allocate(leaf, capacity), like.batch
+        )
 
     def put(self, slots: np.ndarray, examples: Examples, rows: np.ndarray | slice) -> None:
         """Copies the rows of the examples into the slots.
@@ -127,15 +125,14 @@ class Storage:
                     "echo='batch'",
                 )
             )
-        leaves = keras.tree.flatten(examples.batch)
-        for memory, leaf in zip(self._memories, leaves, strict=True):
+        memories, leaves = leaves_of(self._memories), leaves_of(examples.batch)
+        for memory, leaf in zip(memories, leaves, strict=True):
             if memory is not None:
                 memory.put(slots, leaf[rows])
 
     def gather(self, slots: np.ndarray) -> Batch:
         """A new batch of the examples in the slots, which nobody else sees."""
-        gathered = [memory and memory.gather(slots) for memory in self._memories]
-        return keras.tree.pack_sequence_as(self._structure, gathered)
+        return map_leaves(lambda memory: memory and memory.gather(slots), self._memories)
 
 
 def _as_array(leaf: Any) -> np.ndarray | None:
