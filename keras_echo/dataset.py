@@ -156,7 +156,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
             if echo == "example"
             else partial(
                 EchoedBatches,
-                place=waiting_place(placement, shuffle_buffer=shuffle_buffer, augments=augments),
+                placement=waiting_place(
+                    placement, shuffle_buffer=shuffle_buffer, augments=augments
+                ),
             )
         )
         self._num_steps = arguments.steps_per_epoch(steps_per_epoch, wrapped)

@@ -13,7 +13,7 @@ from keras_echo.echoing import Echo, ShuffleBuffer, Use
 if TYPE_CHECKING:
     from keras_echo.batches import Batch
     from keras_echo.fresh import FreshBatches
-    from keras_echo.placement import Waiting
+    from keras_echo.placement import Placement, Waiting
     from keras_echo.state import State
     from keras_echo.stream import Fresh, Position
 
@@ -27,7 +27,7 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         state: Where to begin.
         factor: Returns the echoing factor.
         shuffle_buffer: Batches in the shuffle buffer.
-        place: Returns a batch that waits where it is to wait for its reuse.
+        placement: Where batches wait for their reuse.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class EchoedBatches(Iterator[tuple[Use["Waiting"], "State"]]):
         state: State,
         factor: Callable[[], float],
         shuffle_buffer: int,
-        place: Callable[[Batch, bool], Waiting],
+        placement: Placement,
     ) -> None:
         self._fresh = fresh
         self._state = state
         self._shuffle_buffer = shuffle_buffer
-        self._place = place
+        self._place = placement.begin()
         self._factor = factor
         self._held: dict[Position, Fresh | None] = {}
         self._stream: tuple[Echo[Fresh], ShuffleBuffer[Use[Fresh]]] | None = None

@@ -110,9 +110,40 @@ class DeviceBatch:
         return map_leaves(use, self.batch)
 
 
-def waiting_place(
-    placement: str, *, shuffle_buffer: int, augments: bool
-) -> Callable[[Batch, bool], Waiting]:
+@dataclass(frozen=True)
+class Placement:
+    """Where batches are to wait.
+
+    Attributes:
+        place: Puts one array on the device; None: batches wait on the host.
+        num_held: How many wait at most, where they may take `AUTO_BYTES` of the device together and
+            those that would take more wait on the host; None: all wait on the device.
+    """
+
+    place: Callable[[Any], Placed] | None = None
+    num_held: int | None = None
+
+    def begin(self) -> Callable[[Batch, bool], Waiting]:
+        """Puts batches where they are to wait; what waits on the host has a pool of its own.
+
+        Returns:
+            A function from a batch, and whether its memory is ours, to the batch that waits.
+        """
+        on_host = partial(HostBatch, empty=Pool().empty)
+        if (place := self.place) is None:
+            return on_host
+        on_device = partial(DeviceBatch, place=place)
+        if (num_held := self.num_held) is None:
+            return on_device
+
+        def automatic(batch: Batch, is_ours: bool) -> Waiting:
+            fits = num_held * _num_bytes(batch) <= AUTO_BYTES
+            return (on_device if fits else on_host)(batch, is_ours)
+
+        return automatic
+
+
+def waiting_place(placement: str, *, shuffle_buffer: int, augments: bool) -> Placement:
     """Decides where batches wait.
 
     - `"host"`: in the host's memory.
@@ -126,16 +157,12 @@ def waiting_place(
         shuffle_buffer: Batches in the shuffle buffer behind the echo.
         augments: Whether copies are augmented on the host.
 
-    Returns:
-        A function from a batch, and whether its memory is ours, to the batch that waits.
-
     Raises:
         ValueError: If `"device"` isn't possible.
     """
-    on_host = partial(HostBatch, empty=Pool().empty)
     is_possible = not (augments or _is_distributed_over_processes())
     if is_possible and keras.backend.backend() == "tensorflow":
-        return on_host
+        return Placement()
     place = _PLACES.get(keras.backend.backend()) if is_possible else None
     if placement == "device" and place is None:
         raise ValueError(
@@ -147,18 +174,9 @@ def waiting_place(
                 "Leave it out, or augment inside the model",
             )
         )
-    if placement == "host" or place is None:
-        return on_host
-    on_device = partial(DeviceBatch, place=place)
-    if placement == "device":
-        return on_device
-    num_batches = shuffle_buffer + 1 + _LOOKED_AT
-
-    def automatic(batch: Batch, is_ours: bool) -> Waiting:
-        fits = num_batches * _num_bytes(batch) <= AUTO_BYTES
-        return (on_device if fits else on_host)(batch, is_ours)
-
-    return automatic
+    if placement == "host":
+        return Placement()
+    return Placement(place, None if placement == "device" else shuffle_buffer + 1 + _LOOKED_AT)
 
 
 def _num_bytes(batch: Batch) -> int:
