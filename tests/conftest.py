@@ -17,11 +17,16 @@ hypothesis.settings.load_profile("shared machine")
 def _leaves_nothing_running():
     """Every test of the suite holds the promise: no thread or process of ours is left behind."""
     yield
-    gc.collect()
+    if left_running():
+        gc.collect()  # ends what is forgotten; it takes half a second, so not after each test
     deadline = time.monotonic() + 30
-    while left := [*ours(), *multiprocessing.active_children()]:
+    while left := left_running():
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.02)
+
+
+def left_running() -> list[object]:
+    return [*ours(), *multiprocessing.active_children()]
 
 
 def ours() -> list[threading.Thread]:
