@@ -58,6 +58,7 @@ class Echo(Iterator[Use[T]]):
         # Binary fractions keep the sum exact: with floats, 0.1 * 10 uses would get lost.
         self._credit = Fraction(credit)
         self._in_use: list[T] = []  # at most one
+        self._last_factor: Fraction | None = None
         self.num_uses = num_uses
         self.num_fresh = num_fresh
 
@@ -70,9 +71,10 @@ class Echo(Iterator[Use[T]]):
         factor = Fraction(self._factor())
         if not self._in_use:
             self._in_use.append(next(self._upstream))
-        if self.num_uses and self._is_used_up(factor):  # the factor was lowered since the last use
-            self._end(factor)
+        if self.num_uses and factor != self._last_factor and self._is_used_up(factor):
+            self._end(factor)  # the factor was lowered since the last use
             self._in_use.append(next(self._upstream))
+        self._last_factor = factor
         (item,) = self._in_use
         self.num_fresh += self.num_uses == 0
         self.num_uses += 1

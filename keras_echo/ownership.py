@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_echo.batches import copied, leaves_of, map_leaves
+from keras_echo.stream import Fresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keras_echo.stream import Fresh, Read
+    from keras_echo.stream import Read
 
 _PATIENCE = 4
 """Reads after which memory that is still there is kept: a generator's variables hold its last
@@ -51,7 +52,7 @@ class OwnMemory:
                 self._places.append(_Place())
             keeps = [place.keeps(leaf) for place, leaf in zip(self._places, leaves, strict=False)]
         if not any(keeps):
-            return fresh._replace(is_ours=False)
+            return Fresh(fresh.position, fresh.batch, is_ours=False)
         copies = iter(keeps)
         batch = map_leaves(lambda leaf: copied(leaf) if next(copies) else leaf, fresh.batch)
         return fresh._replace(batch=batch, is_ours=all(keeps))
@@ -67,6 +68,8 @@ class _Place:
 
     def keeps(self, leaf: Any) -> bool:
         """Whether the source may still change this leaf."""
+        if self._has_let_go and not self._watched and type(leaf) is np.ndarray and leaf.base is None:
+            return False  # as below, without asking what needn't be asked
         if _is_constant(leaf):
             return False
         memory = _memory(leaf)

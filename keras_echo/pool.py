@@ -6,6 +6,7 @@ batches that takes as long as the copy itself.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 64  # bytes; JAX on a CPU then takes an array as it is, without copying it
 _MOST_IDLE = 4  # blocks of one size that wait for their next use
-_IDLE_BYTES = 2**26  # of all blocks that wait, or eight times the largest if that is more
+_IDLE_BYTES = 2**26  # of all blocks that wait,
+_LARGEST_IDLE = 8  # or so many times the largest, if that is more
 
 
 class Pool:
@@ -38,10 +40,14 @@ class Pool:
         dtype = np.dtype(dtype)
         if dtype.hasobject:
             return np.empty(shape, dtype)
-        num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        num_bytes = math.prod(shape) * dtype.itemsize
         with self._lock:
-            idle = self._idle[num_bytes] = self._idle.pop(num_bytes, deque(maxlen=_MOST_IDLE))
-            self._give_back()
+            idle = self._idle.pop(num_bytes, None)
+            if idle is None:
+                idle = deque(maxlen=_MOST_IDLE)
+            self._idle[num_bytes] = idle
+            if len(self._idle) * _MOST_IDLE > _LARGEST_IDLE:
+                self._give_back()
         try:
             block = idle.pop()
         except IndexError:
@@ -50,7 +56,7 @@ class Pool:
 
     def _give_back(self) -> None:
         held = {size: size * len(idle) for size, idle in self._idle.items()}
-        excess = sum(held.values()) - max(_IDLE_BYTES, 8 * max(held))
+        excess = sum(held.values()) - max(_IDLE_BYTES, _LARGEST_IDLE * max(held))
         for size in list(held)[:-1]:
             if excess <= 0:
                 return
