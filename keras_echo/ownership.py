@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_echo.batches import copied, leaves_of, map_leaves
+from keras_echo.pool import Pool
 from keras_echo.stream import Fresh
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class OwnMemory:
     def __init__(self, read: Callable[[Read], Fresh]) -> None:
         self._read = read
         self._lock = threading.Lock()
+        self._empty = Pool().empty
         self._places: list[_Place] = []  # one for each leaf of a batch
 
     def __call__(self, read: Read) -> Fresh:
@@ -54,7 +56,9 @@ class OwnMemory:
         if not any(keeps):
             return Fresh(fresh.position, fresh.batch, is_ours=False)
         copies = iter(keeps)
-        batch = map_leaves(lambda leaf: copied(leaf) if next(copies) else leaf, fresh.batch)
+        batch = map_leaves(
+            lambda leaf: copied(leaf, self._empty) if next(copies) else leaf, fresh.batch
+        )
         return fresh._replace(batch=batch, is_ours=all(keeps))
 
 
@@ -68,7 +72,12 @@ class _Place:
 
     def keeps(self, leaf: Any) -> bool:
         """Whether the source may still change this leaf."""
-        if self._has_let_go and not self._watched and type(leaf) is np.ndarray and leaf.base is None:
+        if (
+            self._has_let_go
+            and not self._watched
+            and type(leaf) is np.ndarray
+            and leaf.base is None
+        ):
             return False  # as below, without asking what needn't be asked
         if _is_constant(leaf):
             return False
