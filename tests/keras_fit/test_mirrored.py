@@ -1,6 +1,7 @@
 """Several devices in one process: what each replica trains on, by value."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,13 @@ def test_no_use_sees_what_tensorflow_did_to_another(placement, echo, factor):
     assert len(trained_on) == 3 * 12 * 2  # epochs, steps, replicas
     assert all(y == 100 + x for x, y in trained_on)
     assert {x for x, _ in trained_on} <= set(range(24))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="Keras distributes on JAX")
+def test_every_use_is_right_under_data_parallel():
+    subprocess.run(
+        [sys.executable, SCRIPT.with_name("data_parallel.py")],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        timeout=100,
+        check=True,
+    )
