@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from workload import ENVIRONMENT, convolutional_model, source_class
 
 if TYPE_CHECKING:
-    from keras_echo.profiling.spans import Spans
+    from keras_echo.profiling.measuring.spans import Spans
 
 STEP_COLOUR, WAIT_COLOUR, READ_COLOUR = "#673ab7", "#f4b183", "#6aa84f"
 READ_SECONDS = 0.1
@@ -26,8 +26,8 @@ ECHO_FACTOR = 1.0
 def recorded() -> tuple[Spans, float]:
     """A window of training that starves, and its R."""
     import keras_echo
-    from keras_echo.profiling import xspace
-    from keras_echo.profiling.extract import extract
+    from keras_echo.profiling.measuring.extract import extract
+    from keras_echo.profiling.traces import xspace
 
     model = convolutional_model()
     source = source_class()(lambda: time.sleep(READ_SECONDS), workers=WORKERS)

@@ -33,12 +33,12 @@ import keras
 import numpy as np
 
 import keras_echo
-from keras_echo.echoed_examples import EchoedExamples
-from keras_echo.fresh import FreshBatches
-from keras_echo.meter import Meter
-from keras_echo.state import State
-from keras_echo.storage import HostMemory
-from keras_echo.stream import Fresh, Position
+from keras_echo.echoing.example_echo import ExampleEchoing
+from keras_echo.echoing.state import State
+from keras_echo.memory.placement import ExamplePlacement
+from keras_echo.metering import Meter
+from keras_echo.reading.fresh_batches import FreshBatches
+from keras_echo.reading.stream import Fresh, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,7 +90,9 @@ def assembly(workload: Workload) -> Iterator[tuple]:
         Fresh(Position(0, ordinal), batch) for ordinal, batch in enumerate(in_memory(workload))
     )
     fresh = FreshBatches(numbered, most_failures=1, meter=Meter())
-    uses = EchoedExamples(fresh, State(seed=0), lambda: workload.factor, 0, HostMemory)
+    uses = ExampleEchoing(ExamplePlacement(), 0).start(
+        fresh, State(seed=0), lambda: workload.factor
+    )
     return (use.item.batch for use, _ in uses)
 
 
@@ -106,7 +108,7 @@ def dataset(**arguments: object) -> Callable[[Workload], Iterator[tuple]]:
         with keras_echo.EchoingPyDataset(
             workload.source(), echo_factor=workload.factor, seed=0, **arguments
         ) as echoing:
-            for index in itertools.count(1):  # index 0 would look like one of Keras's looks ahead
+            for index in itertools.count(1):  # index 0 would look like one of Keras's peeks
                 yield echoing[index]
 
     return stream

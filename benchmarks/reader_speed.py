@@ -10,9 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from keras_echo.profiling import names, xspace
-from keras_echo.profiling.breakdown import breakdown
-from keras_echo.profiling.extract import extract
+from keras_echo.profiling import names
+from keras_echo.profiling.measuring.breakdown import breakdown
+from keras_echo.profiling.measuring.extract import extract
+from keras_echo.profiling.traces import xspace
 
 
 def write(path, events=1_000_000):

@@ -41,12 +41,12 @@ import numpy as np
 from safetensors.numpy import load, load_file
 
 import keras_echo
-from keras_echo.demo.digits import load_digits
-from keras_echo.demo.plot import plot
-from keras_echo.demo.recorder import measure_read, measure_step
-from keras_echo.demo.report import Goal, Point, Run, table
-from keras_echo.demo.shards import write_shards
-from keras_echo.demo.store import serve
+from keras_echo.demo.comparison.plot import plot
+from keras_echo.demo.comparison.recorder import measure_read, measure_step
+from keras_echo.demo.comparison.table import Goal, Point, Run, table
+from keras_echo.demo.data.digits import load_digits
+from keras_echo.demo.data.shards import write_shards
+from keras_echo.demo.slow_store.store import serve
 
 # The project.
 

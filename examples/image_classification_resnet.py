@@ -43,13 +43,13 @@ from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
 import keras_echo
-from keras_echo.demo.digits import load_digits
-from keras_echo.demo.plot import plot
-from keras_echo.demo.recorder import Recorder, measure_read, measure_step
-from keras_echo.demo.report import Goal, Run, table
-from keras_echo.demo.shards import RemoteShards, write_shards
-from keras_echo.demo.store import serve
-from keras_echo.tensorboard.writer import EventWriter
+from keras_echo.demo.comparison.plot import plot
+from keras_echo.demo.comparison.recorder import Recorder, measure_read, measure_step
+from keras_echo.demo.comparison.table import Goal, Run, table
+from keras_echo.demo.data.digits import load_digits
+from keras_echo.demo.data.shards import RemoteShards, write_shards
+from keras_echo.demo.slow_store.store import serve
+from keras_echo.tensorboard.event_file import EventWriter
 
 SEED = 0
 Batch = tuple[np.ndarray, np.ndarray]  # images (batch, height, width, channels) uint8, labels int32

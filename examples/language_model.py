@@ -50,12 +50,12 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import keras_echo
-from keras_echo.demo.plot import plot
-from keras_echo.demo.recorder import Recorder, measure_step
-from keras_echo.demo.report import Goal, Run, table
-from keras_echo.demo.shards import RemoteShards, shard_name, write_shards
-from keras_echo.demo.store import serve
-from keras_echo.tensorboard.writer import EventWriter
+from keras_echo.demo.comparison.plot import plot
+from keras_echo.demo.comparison.recorder import Recorder, measure_step
+from keras_echo.demo.comparison.table import Goal, Run, table
+from keras_echo.demo.data.shards import RemoteShards, shard_name, write_shards
+from keras_echo.demo.slow_store.store import serve
+from keras_echo.tensorboard.event_file import EventWriter
 
 SEED = 0
 PADDING = 0  # the number of a token that no text contains

@@ -43,15 +43,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import keras_echo
-from keras_echo.demo.digits import NUM_TRAINING, load_digits
-from keras_echo.demo.plot import plot
-from keras_echo.demo.precision import Precision, average_precision
-from keras_echo.demo.recorder import Recorder, measure_read, measure_step
-from keras_echo.demo.report import Goal, Run, table
-from keras_echo.demo.scenes import load_photographs, paste_digits
-from keras_echo.demo.shards import RemoteShards, write_shards
-from keras_echo.demo.store import serve
-from keras_echo.tensorboard.writer import EventWriter
+from keras_echo.demo.comparison.plot import plot
+from keras_echo.demo.comparison.recorder import Recorder, measure_read, measure_step
+from keras_echo.demo.comparison.table import Goal, Run, table
+from keras_echo.demo.data.digits import NUM_TRAINING, load_digits
+from keras_echo.demo.data.precision import Precision, average_precision
+from keras_echo.demo.data.scenes import load_photographs, paste_digits
+from keras_echo.demo.data.shards import RemoteShards, write_shards
+from keras_echo.demo.slow_store.store import serve
+from keras_echo.tensorboard.event_file import EventWriter
 
 SEED = 0
 # Images (batch, side, side, 3) uint8; "boxes" (batch, most, 4) as left, top, right, bottom in

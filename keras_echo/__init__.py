@@ -10,14 +10,14 @@ from keras_echo._version import __version__
 
 if TYPE_CHECKING:
     from keras_echo import layers
+    from keras_echo.adapting.tuner import EchoDecision
     from keras_echo.callback import DataEchoCallback
     from keras_echo.dataset import EchoingPyDataset
     from keras_echo.factor import EchoFactor
+    from keras_echo.metering import EchoStats
     from keras_echo.profiling.analyze import analyze
-    from keras_echo.profiling.result import StepBreakdown
-    from keras_echo.stats import EchoStats
-    from keras_echo.tfdata import echo
-    from keras_echo.tuner import EchoDecision
+    from keras_echo.profiling.measuring.result import StepBreakdown
+    from keras_echo.tf_data import echo
 
 __all__ = [
     "DataEchoCallback",
@@ -34,13 +34,13 @@ __all__ = [
 
 _HOMES = {
     "DataEchoCallback": "callback",
-    "EchoDecision": "tuner",
+    "EchoDecision": "adapting.tuner",
     "EchoFactor": "factor",
-    "EchoStats": "stats",
+    "EchoStats": "metering",
     "EchoingPyDataset": "dataset",
-    "StepBreakdown": "profiling.result",
+    "StepBreakdown": "profiling.measuring.result",
     "analyze": "profiling.analyze",
-    "echo": "tfdata",
+    "echo": "tf_data",
 }
 
 

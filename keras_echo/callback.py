@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from keras_echo import journal
+from keras_echo._checks import check_count
 from keras_echo._messages import expected
-from keras_echo.arguments import check_count
-from keras_echo.dataset import EchoingPyDataset
+from keras_echo.adapting import report
+from keras_echo.adapting.log_dir import LogDir
+from keras_echo.adapting.schedule import FEWEST_CALLS, ReadingWatch, Schedule
+from keras_echo.adapting.tuner import EchoDecision, decide
+from keras_echo.adapting.window import Measurement, Window
+from keras_echo.dataset import EchoingPyDataset, probe_of
 from keras_echo.factor import EchoFactor, check_factor
-from keras_echo.logbook import Logbook
-from keras_echo.profiling.tracer import Tracer
-from keras_echo.schedule import FEWEST_CALLS, ReadingWatch, Schedule
-from keras_echo.tuner import EchoDecision, decide
-from keras_echo.window import Measurement, Window
+from keras_echo.metering import Probe
+from keras_echo.profiling.recording.tracer import Tracer
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Generator
 
-    from keras_echo.probe import Probe
-    from keras_echo.profiling.result import StepBreakdown
+    from keras_echo.profiling.measuring.result import StepBreakdown
 
     Logs = dict[str, Any] | None
 
@@ -42,10 +42,10 @@ class DataEchoCallback(keras.callbacks.Callback):
     """Measures R = t_upstream / t_downstream during `fit()` and sets the echoing factor to it.
 
     Every so often a few steps are recorded with the backend's own profiler. What the trace says of
-    reading and of training decides on the factor; see `keras_echo.tuner`. The traces stay in
-    `log_dir`, where TensorBoard's Profile tab shows them, the last five of them. Where no trace
-    can be had, the dataset's own counters serve, and the decision says so. Between windows the
-    callback costs a comparison per step, and never waits for the device.
+    reading and of training decides on the factor; see `keras_echo.adapting.tuner`. The last five
+    traces stay in `log_dir`, where TensorBoard's Profile tab shows them. Where no trace can be
+    had, the dataset's own counters serve, and the decision says so. Between windows the callback
+    costs a comparison per step, and never waits for the device.
 
     The logs of each epoch get `echo_factor` and `echo_ratio` (NaN while R is unknown), so that
     `History` and callbacks after this one in the list have them.
@@ -106,11 +106,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         if profile_freq != "epoch":
             _check_freq(profile_freq)
         if isinstance(dataset_or_factor, EchoingPyDataset):
-            self._probe: Probe | None = dataset_or_factor.probe()
-            self._factor = self._probe.factor
+            self._probe = probe_of(dataset_or_factor)
         elif isinstance(dataset_or_factor, EchoFactor):
-            self._probe = None
-            self._factor = dataset_or_factor
+            self._probe = Probe.without_dataset(dataset_or_factor)
         else:
             raise TypeError(
                 expected(
@@ -120,6 +118,7 @@ class DataEchoCallback(keras.callbacks.Callback):
                     "Wrap the data in keras_echo.EchoingPyDataset",
                 )
             )
+        self._factor = self._probe.factor
         self._adapt = adapt
         self._verbose = verbose
         self._log_dir = log_dir
@@ -135,7 +134,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         """Sets all that training changes to what it is before the first `fit()`."""
         super().__init__()
         self.decisions: list[EchoDecision] = []
-        self._logbook = Logbook(self._log_dir)
+        self._log = LogDir(self._log_dir)
         self._tracer = Tracer()
         self._schedule = self._make_schedule()
         self._history: list[StepBreakdown] = []
@@ -159,14 +158,13 @@ class DataEchoCallback(keras.callbacks.Callback):
         """Keras calls this."""
         # One that an exception or Ctrl-C left open would keep every profiler from starting.
         if left_open := _recording.pop(threading.get_ident(), None):
-            left_open.abandon()
+            left_open._abandon()
         self._end_epoch()  # where the last fit() broke off
         self._history.clear()
         self._schedule.begin_fit(self._first_step, self._steps_per_call())
         self._next_check = self._first_step + _CHECK_STEPS
         self._begun_seconds = time.perf_counter()
-        if self._probe:
-            self._num_served = self._probe.num_served()
+        self._num_served = self._probe.num_served()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -186,7 +184,7 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Keras calls this."""
-        self.abandon()
+        self._abandon()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -194,30 +192,29 @@ class DataEchoCallback(keras.callbacks.Callback):
         if logs is not None:
             logs["echo_factor"] = self._factor.value
             logs["echo_ratio"] = self.decisions[-1].ratio if self.decisions else math.nan
-        stats = self._probe.stats() if self._probe else None
-        self._logbook.progress(self._first_step, self._factor.value, stats)
+        self._log.progress(self._first_step, self._factor.value, self._probe.stats())
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Keras calls this."""
-        self.abandon()
-        self._logbook.close()
+        self._abandon()
+        self._log.close()
 
     def report(self) -> str:
         """What was measured and decided, as a short text."""
-        return journal.report(self.decisions)
+        return report.report(self.decisions)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws R and the factor over the optimizer steps into a PNG file; needs matplotlib."""
-        journal.plot(self.decisions, path)
+        report.plot(self.decisions, path)
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Closes the window that is open, if one is, and forgets it."""
         window, self._window = self._window, None
         if window is not None:
             window.close()
 
     def _end_epoch(self) -> None:
-        self.abandon()
+        self._abandon()
         if self._last_batch >= 0:
             calls_end = self._last_batch + self._steps_per_call()
             self._first_step += int(min(calls_end, self._num_steps()))
@@ -237,7 +234,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         _recording[threading.get_ident()] = self
         self._window = Window(
             self._tracer,
-            self._logbook.directory,
+            self._log.directory,
             self._probe,
             self._factor,
             self._synchronize,
@@ -279,12 +276,12 @@ class DataEchoCallback(keras.callbacks.Callback):
         decision = EchoDecision(step, breakdown, factor, previous, reason, ratio)
         self.decisions.append(decision)
         if self._verbose:
-            print(f"\nEpoch {self._epoch + 1}: {journal.line(decision)}")
-        self._logbook.decision(decision)
+            print(f"\nEpoch {self._epoch + 1}: {report.line(decision)}")
+        self._log.decision(decision)
 
     def _check_dataset(self) -> None:
         """Raises where training has gone through a window without asking the dataset once."""
-        if self._probe and self._probe.num_served() == self._num_served:
+        if self._probe.sees_dataset and self._probe.num_served() == self._num_served:
             raise ValueError(
                 expected(
                     "DataEchoCallback's dataset",
@@ -311,8 +308,6 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._tracer.synchronize(smallest.value)
 
     def _has_reading_changed(self) -> bool:
-        if self._probe is None:
-            return False
         stats = self._probe.stats()
         return self._reading.has_changed(stats.reads, stats.read_seconds)
 

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import random
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from keras_echo import arguments, to_grain, to_tfdata
+from keras_echo._checks import check_choice, check_count
 from keras_echo._messages import expected
-from keras_echo.augmentation import augmenter
-from keras_echo.device_memory import example_memory
-from keras_echo.echoed_batches import EchoedBatches
-from keras_echo.echoed_examples import EchoedExamples
+from keras_echo.echoing.batch_echo import BatchEchoing
+from keras_echo.echoing.example_echo import ExampleEchoing
+from keras_echo.echoing.state import State, factor_of
 from keras_echo.factor import EchoFactor
-from keras_echo.feed import Feed
-from keras_echo.fit_input import FitInput
-from keras_echo.meter import Meter
-from keras_echo.pipeline import Settings
-from keras_echo.placement import waiting_place
-from keras_echo.probe import Probe
-from keras_echo.sources import as_source
-from keras_echo.state import State, factor_of
-from keras_echo.stats import EchoStats
+from keras_echo.memory.placement import batch_placement, example_placement
+from keras_echo.metering import EchoStats, Meter, Probe
+from keras_echo.reading.as_source import as_source
+from keras_echo.reading.source import Parallelism, Source
+from keras_echo.reading.worker_process import pickled
+from keras_echo.serving.as_grain import as_grain
+from keras_echo.serving.as_tf_dataset import as_tf_dataset
+from keras_echo.serving.augmentation import augmenter
+from keras_echo.serving.feed import Feed
+from keras_echo.serving.fit_input import FitInput
+from keras_echo.serving.pipeline import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keras_echo.batches import Batch
+    from keras_echo.memory.batch import Batch
 
 
 class EchoingPyDataset(keras.utils.PyDataset):
@@ -133,43 +133,38 @@ class EchoingPyDataset(keras.utils.PyDataset):
             )
         # Keras gets no workers: each of its own would read everything once more.
         super().__init__(workers=1, use_multiprocessing=False)
-        arguments.check_choice("echo", echo, ("batch", "example"))
-        arguments.check_choice("placement", placement, ("auto", "host", "device"))
-        arguments.check_choice("on_error", on_error, ("raise", "skip"))
-        shuffle_buffer = arguments.check_count("shuffle_buffer", shuffle_buffer, 0)
-        batch_size = arguments.check_count("batch_size", batch_size, 1)
+        check_choice("echo", echo, ("batch", "example"))
+        check_choice("placement", placement, ("auto", "host", "device"))
+        check_choice("on_error", on_error, ("raise", "skip"))
+        shuffle_buffer = check_count("shuffle_buffer", shuffle_buffer, 0)
+        batch_size = check_count("batch_size", batch_size, 1)
         if steps_per_epoch is not None:
-            steps_per_epoch = arguments.check_count("steps_per_epoch", steps_per_epoch, 1)
+            steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
         if seed is not None:
-            seed = arguments.check_count("seed", seed, 0)
+            seed = check_count("seed", seed, 0)
         if workers is not None:
-            workers = arguments.check_count("workers", workers, 1)
+            workers = check_count("workers", workers, 1)
         if max_queue_size is not None:
-            max_queue_size = arguments.check_count("max_queue_size", max_queue_size, 1)
+            max_queue_size = check_count("max_queue_size", max_queue_size, 1)
         wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
-        self._factor = factor = (
+        self._factor = (
             echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
         )
-        self._echo, augments = echo, augment is not None
-        echoed = (
-            partial(EchoedExamples, allocate=example_memory(placement, augments=augments))
+        augments = augment is not None
+        self._echoing = (
+            ExampleEchoing(example_placement(placement, augments=augments), shuffle_buffer)
             if echo == "example"
-            else partial(
-                EchoedBatches,
-                placement=waiting_place(
-                    placement, shuffle_buffer=shuffle_buffer, augments=augments
-                ),
+            else BatchEchoing(
+                batch_placement(placement, shuffle_buffer=shuffle_buffer, augments=augments),
+                shuffle_buffer,
             )
         )
-        self._num_steps = arguments.steps_per_epoch(steps_per_epoch, wrapped)
+        self._num_steps = _steps_per_epoch(steps_per_epoch, wrapped)
         self._settings = Settings(
             source=wrapped,
-            parallelism=arguments.parallelism(
-                wrapped, workers, use_multiprocessing, max_queue_size
-            ),
-            factor=lambda: factor.value,
-            echoed=partial(echoed, shuffle_buffer=shuffle_buffer),
-            assembles=echo == "example",
+            parallelism=_parallelism(wrapped, workers, use_multiprocessing, max_queue_size),
+            factor=self._factor,
+            echoing=self._echoing,
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
             meter=Meter(),
@@ -185,12 +180,12 @@ class EchoingPyDataset(keras.utils.PyDataset):
         """Serves the next batch of the stream, whatever the index. Thread-safe.
 
         Only where Keras peeks before training, batches are served again: see
-        `keras_echo.keras_calls`. A loop of the user's own uses every batch once, in any order of
-        the indices, with or without `on_epoch_begin`.
+        `keras_echo.serving.keras_calls`. A loop of the user's own uses every batch once, in any
+        order of the indices, with or without `on_epoch_begin`.
 
         Returns:
             The batch in the form in which Keras takes it on its current backend: see
-            `keras_echo.fit_input`.
+            `keras_echo.serving.fit_input`.
 
         Raises:
             Exception: What the source raised, with a note that names the index. The next call
@@ -199,7 +194,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         return self._feed.serve(index, self._fit_input)
 
     def on_epoch_begin(self) -> None:
-        """Keras calls this; see `keras_echo.keras_calls`.
+        """Keras calls this; see `keras_echo.serving.keras_calls`.
 
         Raises:
             ValueError: If Keras, on TensorFlow, can't take a None inside x or y.
@@ -208,7 +203,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Keras calls this; see `keras_echo.keras_calls`."""
+        """Keras calls this; see `keras_echo.serving.keras_calls`."""
         self._feed.on_epoch_end()
 
     @property
@@ -236,17 +231,6 @@ class EchoingPyDataset(keras.utils.PyDataset):
             echo_factor=self.echo_factor,
         )
 
-    def probe(self) -> Probe:
-        """What a profiler needs of the dataset."""
-        return Probe(
-            self._factor,
-            self._settings.meter,
-            num_readers=self._settings.parallelism.workers,
-            fill=self._feed.fill,
-            stats=self.stats,
-            num_served=lambda: self._feed.num_served,
-        )
-
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands behind the last batch that was served, JSON-serialisable.
 
@@ -265,17 +249,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Raises:
             ValueError: If `state` doesn't come from `state_dict`, or from another kind of `echo`.
         """
-        loaded = State.from_json(state)
+        echoing = self._echoing
+        loaded = State.from_json(state, echoing.kind, echoing.state_from_json)
         factor = factor_of(state)
-        if loaded.num_steps and (loaded.examples is not None) != (self._echo == "example"):
-            raise ValueError(
-                expected(
-                    "state",
-                    f"come from a dataset with echo={self._echo!r}",
-                    state,
-                    "Build the dataset with the arguments of the one whose state it is",
-                )
-            )
         self.echo_factor = factor
         self._feed.go_on_from(loaded)
 
@@ -299,7 +275,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             >>> task = keras_hub.models.ImageClassifier(...)
             >>> task.fit(dataset.as_tf_dataset(), shuffle=False, epochs=10)
         """
-        return to_tfdata.as_tf_dataset(self._feed, len(self), element_spec)
+        return as_tf_dataset(self._feed, len(self), element_spec)
 
     def as_grain(self) -> Any:
         """The same stream as a `grain.IterDataset` without an end.
@@ -313,7 +289,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Examples:
             >>> task.fit(dataset.as_grain(), steps_per_epoch=len(dataset), epochs=10)
         """
-        return to_grain.as_grain(self._feed, self.state_dict, self.load_state_dict)
+        return as_grain(self._feed, self.state_dict, self.load_state_dict)
 
     def close(self) -> None:
         """Ends all threads and processes, after the read that each is at, and lets go of all data.
@@ -329,3 +305,66 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def probe_of(dataset: EchoingPyDataset) -> Probe:
+    """What a profiler needs of a dataset."""
+    feed, settings = dataset._feed, dataset._settings
+    return Probe(
+        settings.factor,
+        settings.meter,
+        num_readers=settings.parallelism.workers,
+        fill=feed.fill,
+        stats=dataset.stats,
+        num_served=lambda: feed.num_served,
+    )
+
+
+def _steps_per_epoch(given: int | None, source: Source) -> int:
+    """The optimizer steps in an epoch.
+
+    Raises:
+        ValueError: If they are not given and the source has no length.
+    """
+    steps = source.length if given is None else given
+    if steps is None:
+        raise ValueError(
+            expected(
+                "steps_per_epoch",
+                "be given for a source without a length",
+                given,
+                "Pass the number of optimizer steps in an epoch",
+            )
+        )
+    return steps
+
+
+def _parallelism(
+    source: Source,
+    workers: int | None,
+    use_multiprocessing: bool | None,
+    max_queue_size: int | None,
+) -> Parallelism:
+    """How to read the source: as it wishes, but for what is given.
+
+    Raises:
+        ValueError: If the source can't be read that way.
+    """
+    wish = source.parallelism
+    wanted = Parallelism(
+        wish.workers if workers is None else workers,
+        wish.use_multiprocessing if use_multiprocessing is None else use_multiprocessing,
+        wish.max_queue_size if max_queue_size is None else max_queue_size,
+    )
+    if source.is_sequential and (wanted.workers, wanted.use_multiprocessing) != (1, False):
+        raise ValueError(
+            expected(
+                "workers",
+                "be 1, and use_multiprocessing False, for a source that is read in sequence",
+                (workers, use_multiprocessing),
+                "Give the source itself more workers, or pass a keras.utils.PyDataset",
+            )
+        )
+    if wanted.use_multiprocessing:
+        pickled(source)
+    return wanted

@@ -12,16 +12,16 @@ import numpy as np
 
 from keras_echo.callback import DataEchoCallback
 from keras_echo.dataset import EchoingPyDataset
-from keras_echo.demo.digits import NUM_TRAINING, as_batch, load_digits
-from keras_echo.demo.plot import plot
-from keras_echo.demo.recorder import Recorder, measure_read, measure_step
-from keras_echo.demo.report import Goal, Run, table
-from keras_echo.demo.shards import RemoteShards, shard_name, write_shards
-from keras_echo.demo.store import serve
-from keras_echo.tensorboard.writer import EventWriter
+from keras_echo.demo.comparison.plot import plot
+from keras_echo.demo.comparison.recorder import Recorder, measure_read, measure_step
+from keras_echo.demo.comparison.table import Goal, Run, table
+from keras_echo.demo.data.digits import NUM_TRAINING, as_batch, load_digits
+from keras_echo.demo.data.shards import RemoteShards, shard_name, write_shards
+from keras_echo.demo.slow_store.store import serve
+from keras_echo.tensorboard.event_file import EventWriter
 
 if TYPE_CHECKING:
-    from keras_echo.batches import Batch
+    from keras_echo.memory.batch import Batch
 
 _SEED = 0
 _SLOWDOWN = 5.0  # reading a batch takes about this many times as long as training on it

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_echo import arguments
+from keras_echo._checks import check_count
 from keras_echo._messages import expected
 from keras_echo.factor import EchoFactor
 from keras_echo.layers.batch_spec import BatchSpec, as_tensors, spec, tensors
@@ -78,9 +78,9 @@ class EchoBuffer(keras.layers.Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.echo_factor = EchoFactor(echo_factor).value
-        arguments.check_count("capacity", capacity, 1)
+        check_count("capacity", capacity, 1)
         if seed is not None:
-            arguments.check_count("seed", seed, 0)
+            check_count("seed", seed, 0)
         self.capacity = capacity
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

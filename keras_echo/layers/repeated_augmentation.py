@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_echo import arguments
+from keras_echo._checks import check_count
 
 
 @keras.saving.register_keras_serializable(package="keras_echo")
@@ -40,7 +40,7 @@ class RepeatedAugmentation(keras.layers.Wrapper):
 
     def __init__(self, layer: keras.layers.Layer, copies: int, **kwargs: Any) -> None:
         super().__init__(layer, autocast=False, **kwargs)
-        arguments.check_count("copies", copies, 1)
+        check_count("copies", copies, 1)
         self.copies = copies
 
     def build(self, input_shape: Any) -> None:

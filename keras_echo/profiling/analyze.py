@@ -9,12 +9,13 @@ import warnings
 from pathlib import Path
 
 from keras_echo._messages import expected
-from keras_echo.profiling import kineto, names, xspace
-from keras_echo.profiling.breakdown import breakdown
-from keras_echo.profiling.extract import extract
+from keras_echo.profiling import names
+from keras_echo.profiling.measuring.breakdown import breakdown
+from keras_echo.profiling.measuring.extract import extract
+from keras_echo.profiling.measuring.result import StepBreakdown
 from keras_echo.profiling.report import render, to_dict
-from keras_echo.profiling.result import StepBreakdown
-from keras_echo.profiling.xspace import TraceError, unreadable
+from keras_echo.profiling.traces import kineto, xspace
+from keras_echo.profiling.traces.xspace import TraceError, unreadable
 
 _XSPACE = ".xplane.pb"
 _HINT = (

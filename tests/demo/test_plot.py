@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from keras_echo.demo.plot import plot
-from keras_echo.demo.report import Goal, Point, Run
+from keras_echo.demo.comparison.plot import plot
+from keras_echo.demo.comparison.table import Goal, Point, Run
 
 
 def run(name, factor, *points):
@@ -30,8 +30,8 @@ def test_a_png_of_1200_by_700(tmp_path, runs, goal):
 
 def test_it_leaves_pyplot_and_the_display_alone(tmp_path):
     program = (
-        "import sys; from keras_echo.demo.plot import plot\n"
-        "from keras_echo.demo.report import Goal, Point, Run\n"
+        "import sys; from keras_echo.demo.comparison.plot import plot\n"
+        "from keras_echo.demo.comparison.table import Goal, Point, Run\n"
         "plot([Run('a', 1.0, (Point(1.0, 1, 1, 0.5),))], Goal('accuracy', 0.5), sys.argv[1])\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_echo.demo.precision import average_precision
+from keras_echo.demo.data.precision import average_precision
 
 pytest.importorskip("pycocotools")
 

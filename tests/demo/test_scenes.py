@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_echo.demo import scenes
+from keras_echo.demo.data import scenes
 
 BLACK = [np.zeros((90, 110, 3), np.uint8)]
 WHITE_DIGITS = np.full((10, 28, 28, 1), 255, np.uint8), np.arange(10, dtype=np.uint8)

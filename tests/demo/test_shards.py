@@ -4,8 +4,8 @@ import threading
 import numpy as np
 import pytest
 
-from keras_echo.demo.shards import RemoteShards, shard_name, write_shards
-from keras_echo.demo.store import serve
+from keras_echo.demo.data.shards import RemoteShards, shard_name, write_shards
+from keras_echo.demo.slow_store.store import serve
 
 ARRAYS = {
     "images": np.random.default_rng(0).integers(0, 256, (30, 5, 5, 3)).astype("uint8"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_echo.demo import store
+from keras_echo.demo.slow_store import store
 
 FAST = 1e9
 
@@ -127,7 +127,7 @@ def test_an_exception_in_the_block_ends_it_too(directory):
 
 def test_it_ends_with_a_parent_that_was_killed(directory):
     program = (
-        "import sys, time; from keras_echo.demo.store import serve\n"
+        "import sys, time; from keras_echo.demo.slow_store.store import serve\n"
         "with serve(sys.argv[1], 1e6) as url:\n"
         "    print(url, flush=True); time.sleep(60)"
     )
@@ -149,7 +149,7 @@ def test_it_ends_with_a_parent_that_was_killed(directory):
 
 
 def test_an_interrupt_is_quiet(directory):
-    command = [sys.executable, "-m", "keras_echo.demo.store", directory]
+    command = [sys.executable, "-m", "keras_echo.demo.slow_store.store", directory]
     with subprocess.Popen(
         [*command, "--bytes-per-second", "1000"],
         stdin=subprocess.PIPE,

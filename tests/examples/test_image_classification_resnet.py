@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.demo.shards import write_shards
+from keras_echo.demo.data.shards import write_shards
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "image_classification_resnet.py"
 LIBRARIES = ("keras_hub", "keras_cv")

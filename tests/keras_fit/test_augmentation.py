@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_echo import EchoingPyDataset
-from keras_echo.augmentation import augmenter, call_seeded
+from keras_echo.serving.augmentation import augmenter, call_seeded
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).uniform(0, 255, (48, 8, 8, 3)).astype("float32")

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import keras_echo
 from keras_echo import DataEchoCallback, EchoingPyDataset
-from keras_echo.profiling.tracer import Tracer
+from keras_echo.profiling.recording.tracer import Tracer
 
 BACKEND = keras.backend.backend()
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoFactor, EchoingPyDataset
-from keras_echo.examples import num_uses_due
+from keras_echo.echoing.example_buffer import num_uses_due
 
 
 def numbers(num):
@@ -50,7 +50,7 @@ def test_uses_are_exact_over_whole_passes():
         Unequal(), echo="example", echo_factor=2.5, shuffle_buffer=12, shuffle=False, seed=1
     ) as dataset:
         counts = Counter(np.concatenate(served(dataset, 500)).tolist())
-        held = dataset.state_dict()["examples"]
+        held = dataset.state_dict()["echo"]
     # Of an example of each pass there were 2 or 3 uses, but for the 12 that are still held.
     due = num_uses_due(np.arange(held["num_taken"]), 2.5)
     assert (
@@ -95,7 +95,7 @@ def test_at_factor_one_and_without_shuffling_it_is_the_source():
 def test_by_default_eight_batches_are_held():
     with EchoingPyDataset(numbers(1000), echo="example", batch_size=5, seed=0) as dataset:
         dataset[0]
-        assert dataset.state_dict()["examples"]["num_taken"] == 40
+        assert dataset.state_dict()["echo"]["num_taken"] == 40
 
 
 @settings(max_examples=25)
@@ -328,7 +328,7 @@ def test_the_buffer_is_bounded_and_flat():
         for step in range(2000):
             dataset[0]
             if step % 100 == 99:
-                state = dataset.state_dict()["examples"]
+                state = dataset.state_dict()["echo"]
                 sizes.append(len(state["num_uses"]))
                 assert len(state["blocks"]) <= 32
         assert max(sizes) <= 32

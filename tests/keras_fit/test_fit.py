@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoFactor, EchoingPyDataset
-from keras_echo.keras_calls import current_call
+from keras_echo.serving.keras_calls import current_call
 
 
 def repeated(length, factor, num_steps, start=0):

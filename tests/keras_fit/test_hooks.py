@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoingPyDataset
+from keras_echo.dataset import probe_of
 
 LENGTH = 6
 
@@ -151,7 +152,7 @@ def test_waiting_at_the_end_of_a_pass_keeps_no_reader():
     source = Shuffling()
     with wrapped(source) as dataset:
         firsts(dataset, LENGTH)
-        assert not dataset.probe().fill(2, 60)  # at once: a pass isn't begun before it is asked for
+        assert not probe_of(dataset).fill(2, 60)  # at once: a pass isn't begun before it is asked for
         assert source.calls[-1] != "B"
         assert source.calls.count("E") == 1
         firsts(dataset, 1)

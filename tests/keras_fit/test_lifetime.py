@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from keras_echo import EchoingPyDataset
-from keras_echo.pipeline import Served
+from keras_echo.serving.pipeline import Served
 
 BACKEND = keras.backend.backend()
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_echo import EchoingPyDataset, placement
+from keras_echo import EchoingPyDataset
+from keras_echo.memory import placement
 
 BACKEND = keras.backend.backend()
 X = np.arange(12, dtype="float32").reshape(12, 1)

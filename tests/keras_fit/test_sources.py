@@ -143,7 +143,7 @@ def test_what_a_buffer_held_is_left_out_where_it_cannot_be_read_again(numbered, 
     with dataset() as one:
         firsts(one, 9)
         state = one.state_dict()
-        held = {ordinal for _, ordinal, *_ in state["held"] or state["examples"]["blocks"]}
+        held = {ordinal for _, ordinal, *_ in state["echo"].get("blocks") or state["echo"]["held"]}
     source.corrupt = frozenset({min(held), max(held)})
     with dataset() as other:
         other.load_state_dict(state)

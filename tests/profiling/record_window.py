@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_echo.profiling import names
-from keras_echo.profiling.tracer import Tracer
+from keras_echo.profiling.recording.tracer import Tracer
 
 WARM_UP = 12
 

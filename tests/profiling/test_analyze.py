@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from keras_echo.profiling import kineto, names, xspace
+from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze, analyze_file, main_analyze
 from keras_echo.profiling.report import render, to_dict
-from keras_echo.profiling.xspace import TraceError
+from keras_echo.profiling.traces import kineto, xspace
+from keras_echo.profiling.traces.xspace import TraceError
 
 
 def torch_trace(steps=5):

@@ -7,10 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.profiling.breakdown import breakdown
+from keras_echo.profiling.measuring.breakdown import breakdown
+from keras_echo.profiling.measuring.result import (
+    MISSING_READS,
+    StepBreakdown,
+    from_counters,
+    missing_waits,
+)
+from keras_echo.profiling.measuring.spans import Spans, merge, overlap
 from keras_echo.profiling.report import render
-from keras_echo.profiling.result import MISSING_READS, StepBreakdown, from_counters, missing_waits
-from keras_echo.profiling.spans import Spans, merge, overlap
 
 
 def window(up, down, echo, readers, steps=40, run_ahead=False):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from keras_echo.profiling.analyze import analyze
+from keras_echo.profiling.measuring.result import MISSING_READS, missing_steps, missing_waits
 from keras_echo.profiling.report import render
-from keras_echo.profiling.result import MISSING_READS, missing_steps, missing_waits
 
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.profiling.full_load import full_load_seconds
+from keras_echo.profiling.measuring.full_load import full_load_seconds
 
 TIMES = st.floats(1e-3, 10.0)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from keras_echo.profiling import xspace
 from keras_echo.profiling.analyze import analyze
-from keras_echo.profiling.breakdown import breakdown
-from keras_echo.profiling.extract import extract
+from keras_echo.profiling.measuring.breakdown import breakdown
+from keras_echo.profiling.measuring.extract import extract
+from keras_echo.profiling.traces import xspace
 
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 RECORD = Path(__file__).with_name("record_window.py")
@@ -100,8 +100,8 @@ def test_xprof_reports_the_same_step_time_and_input_share(recorded, window):
 def test_a_running_session_is_a_clean_error(tmp_path):
     code = (
         "import json, os, sys\n"
-        "from keras_echo.profiling.sessions import ProfilerBusyError\n"
-        "from keras_echo.profiling.tracer import Tracer\n"
+        "from keras_echo.profiling.recording.sessions import ProfilerBusyError\n"
+        "from keras_echo.profiling.recording.tracer import Tracer\n"
         "first, second = Tracer(), Tracer()\n"
         "first.start(sys.argv[1])\n"
         "with first.annotate('outer', number=3): pass\n"

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.profiling import names, xspace
-from keras_echo.profiling.breakdown import breakdown
-from keras_echo.profiling.extract import extract
+from keras_echo.profiling import names
+from keras_echo.profiling.measuring.breakdown import breakdown
+from keras_echo.profiling.measuring.extract import extract
 from keras_echo.profiling.report import render, to_dict
+from keras_echo.profiling.traces import xspace
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -114,7 +115,7 @@ def test_stat_kept_by_reference_is_resolved_and_unknown_ones_add_nothing():
 
 def test_import_loads_no_backend_and_no_protobuf():
     code = (
-        "import sys, keras_echo.profiling, keras_echo.profiling.tracer\n"
+        "import sys, keras_echo.profiling, keras_echo.profiling.recording.tracer\n"
         "print([n for n in ('keras', 'tensorflow', 'jax', 'torch', 'google.protobuf', 'numpy')"
         " if n in sys.modules])"
     )

@@ -1,0 +1,28 @@
+"""Checks of arguments, which say what an argument must be."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+from keras_echo._messages import expected
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises ValueError if `value` is none of the choices, of which the first is the default."""
+    if value not in choices:
+        shown = " or ".join(map(repr, choices))
+        raise ValueError(expected(name, f"be {shown}", value, f"The default is {choices[0]!r}"))
+
+
+def check_count(name: str, value: object, least: int) -> int:
+    """Returns a count as a Python int, which JSON knows.
+
+    Raises:
+        TypeError: If it is no integer; NumPy's are.
+        ValueError: If it is below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(expected(name, "be an integer", value, f"Pass {least} or more"))
+    if value < least:
+        raise ValueError(expected(name, f"be at least {least}", value, f"Pass {least} or more"))
+    return int(value)

@@ -1,0 +1,1 @@
+"""From what a step costs to the echoing factor."""

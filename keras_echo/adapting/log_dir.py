@@ -1,0 +1,152 @@
+"""Where a callback's traces and curves lie, and what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_echo._messages import expected, sentence
+from keras_echo.profiling.report import render
+from keras_echo.tensorboard.event_file import EventWriter
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from keras_echo.adapting.tuner import EchoDecision
+    from keras_echo.metering import EchoStats
+
+_TRACES_KEPT = 5
+
+_CHARTS = {
+    "Echoing factor and R": ("factor", "ratio", "window_ratio"),
+    "Milliseconds per fresh batch and per step": ("upstream_ms", "downstream_ms"),
+    "Share of time waiting, share of fresh batches": ("wait_fraction", "fresh_fraction"),
+}
+
+
+class LogDir:
+    """Writes into a log directory as long as it can be written to; training goes on without it.
+
+    Args:
+        log_dir: A TensorBoard log directory. None: there are no curves, and the traces lie in a
+            temporary directory as long as this object lives.
+
+    Attributes:
+        directory: Where traces go.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str] | None) -> None:
+        self._is_writing = log_dir is not None
+        self._log: Curves | None = None
+        self._traces: deque[Path] = deque()
+        if log_dir is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="keras_echo-"))
+            weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
+        else:
+            self.directory = Path(log_dir)
+
+    def decision(self, decision: EchoDecision) -> None:
+        """Writes a decision; of the traces, the last few are kept."""
+        self._write(lambda log: log.decision(decision))
+        if decision.breakdown.path is not None:
+            self._traces.append(Path(decision.breakdown.path).parent)
+            if len(self._traces) > _TRACES_KEPT:
+                shutil.rmtree(self._traces.popleft(), ignore_errors=True)
+
+    def progress(self, step: int, factor: float, stats: EchoStats) -> None:
+        """Writes where an epoch ended; see `Curves.progress`."""
+        self._write(lambda log: log.progress(step, factor, stats))
+
+    def close(self) -> None:
+        """Closes the file of curves; writing opens another one."""
+        log, self._log = self._log, None
+        if log is not None:
+            with contextlib.suppress(OSError):  # each write has been flushed
+                log.close()
+
+    def _write(self, write: Callable[[Curves], None]) -> None:
+        if not self._is_writing:
+            return
+        try:
+            if self._log is None:
+                self._log = Curves(self.directory)
+            write(self._log)
+        except OSError as error:
+            self._is_writing = False
+            message = expected(
+                f"log_dir {self.directory}",
+                "take TensorBoard's curves",
+                error,
+                "Training goes on without them; give a directory that can be written to",
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+class Curves:
+    """Writes what a `DataEchoCallback` measures and decides, as `keras_echo/...`.
+
+    Args:
+        logdir: The TensorBoard log directory.
+
+    Raises:
+        OSError: It cannot be written to; any method may raise that.
+    """
+
+    def __init__(self, logdir: str | os.PathLike[str]) -> None:
+        self._writer = EventWriter(logdir)
+        self._last = (0, 0)
+        charts = {title: [_tag(name) for name in names] for title, names in _CHARTS.items()}
+        self._writer.layout("keras_echo", charts)
+
+    def decision(self, decision: EchoDecision) -> None:
+        """Writes a decision and what it rests on."""
+        found = decision.breakdown
+        self._scalars(
+            decision.step,
+            factor=decision.factor,
+            ratio=decision.ratio,
+            window_ratio=found.ratio,
+            upstream_ms=1e3 * found.upstream_seconds,
+            downstream_ms=1e3 * found.downstream_seconds,
+            wait_fraction=found.wait_fraction,
+        )
+        text = f"{sentence(decision.reason)} This window:\n\n```\n{render(found)}\n```"
+        self._writer.text(_tag("decision"), text, step=decision.step)
+        self._writer.flush()
+
+    def progress(self, step: int, factor: float, stats: EchoStats) -> None:
+        """Writes where an epoch ended.
+
+        Args:
+            step: Optimizer steps so far.
+            factor: The echoing factor.
+            stats: What the dataset counted so far.
+        """
+        self._scalars(step, factor=factor)
+        if stats.steps:
+            fresh, steps = stats.fresh_batches - self._last[0], stats.steps - self._last[1]
+            self._last = (stats.fresh_batches, stats.steps)
+            share = fresh / steps if steps > 0 else math.nan
+            self._scalars(step, fresh_fraction=share, passes=stats.passes)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _scalars(self, step: int, **values: float) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.scalar(_tag(name), value, step=step)
+
+
+def _tag(name: str) -> str:
+    return f"keras_echo/{name}"

@@ -1,0 +1,93 @@
+"""Decisions for people: a line for each, a report on all, a picture."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from keras_echo._messages import expected, sentence
+from keras_echo._optional import optional
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from keras_echo.adapting.tuner import EchoDecision
+
+
+def line(decision: EchoDecision) -> str:
+    """Returns a decision as Keras's own callbacks would print it."""
+    before, after = decision.previous_factor, decision.factor
+    verb = "raises" if after > before else "lowers"
+    change = f"keeps echo_factor at {after:g}"
+    if after != before:
+        change = f"{verb} echo_factor from {before:g} to {after:g}"
+    return f"DataEchoCallback {change}. {sentence(decision.reason)}"
+
+
+def report(decisions: Sequence[EchoDecision]) -> str:
+    """Returns what was measured and decided, a line per decision; "-" is what is unknown."""
+    if not decisions:
+        return (
+            "No decision yet: fit() has not reached the first window, or its epochs are too short."
+        )
+    titles = ("step", "R", "window's R", "factor", "upstream", "step time", "wait")
+    widths = (8, 6, 10, 6, 10, 10, 5)
+    rows = [
+        (
+            str(decision.step),
+            _shown(decision.ratio, ".2f"),
+            _shown(decision.breakdown.ratio, ".2f"),
+            f"{decision.factor:.2f}",
+            _shown(1e3 * decision.breakdown.upstream_seconds, ".2f", " ms"),
+            _shown(1e3 * decision.breakdown.downstream_seconds, ".2f", " ms"),
+            _shown(decision.breakdown.wait_fraction, ".0%"),
+            decision.breakdown.origin,
+        )
+        for decision in decisions
+    ]
+    lines = [
+        "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in [(*titles, "from"), *rows]
+    ]
+    return "\n".join([*lines, f"Last: {line(decisions[-1])}"])
+
+
+def _shown(value: float, form: str, unit: str = "") -> str:
+    return f"{value:{form}}{unit}" if math.isfinite(value) else "-"
+
+
+def plot(decisions: Sequence[EchoDecision], path: str | os.PathLike[str]) -> None:
+    """Draws R and the factor over the optimizer steps.
+
+    Args:
+        decisions: What to draw.
+        path: The PNG file.
+
+    Raises:
+        ImportError: matplotlib isn't installed.
+        ValueError: There is nothing to draw.
+    """
+    if not decisions:
+        raise ValueError(expected("decisions", "hold a decision", "none", "Call plot after fit()"))
+    steps = [decision.step for decision in decisions]
+    figure = optional("matplotlib.figure", "draws the plot").Figure(
+        figsize=(7, 4), layout="constrained"
+    )
+    axes = figure.subplots()
+    windows = [decision.breakdown.ratio for decision in decisions]
+    axes.plot(steps, windows, "o", color="#bbbbbb", label="R of each window")
+    ratios = [decision.ratio for decision in decisions]
+    axes.plot(steps, ratios, "o-", markersize=3, color="#444444", label="R, on which it rests")
+    axes.step(
+        [0, *steps, steps[-1] + max(1, steps[-1] // 10)],
+        [decisions[0].previous_factor, *(d.factor for d in decisions), decisions[-1].factor],
+        where="post",
+        color="#d9560b",
+        label="echoing factor",
+    )
+    axes.set(xlabel="optimizer steps", ylabel="uses of each fresh batch")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,1 @@
+"""A store of limited bandwidth, and its client."""

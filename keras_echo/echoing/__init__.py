@@ -1,0 +1,1 @@
+"""From fresh batches to their uses."""

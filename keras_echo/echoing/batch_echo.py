@@ -1,0 +1,192 @@
+"""Batch echoing: whole batches are repeated and shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from keras_echo.echoing.repetition import Echo, ShuffleBuffer, Use
+from keras_echo.echoing.state import EchoState, State, check, count, flag, position_of
+
+if TYPE_CHECKING:
+    from keras_echo.memory.batch import Batch, Waiting
+    from keras_echo.memory.placement import BatchPlacement
+    from keras_echo.reading.fresh_batches import FreshBatches
+    from keras_echo.reading.stream import Fresh, Position
+
+
+class Held(NamedTuple):
+    """A fresh batch that waits for its uses.
+
+    Attributes:
+        position: Its place in the stream.
+        waiting: The batch; None in a state, from which it is read again.
+    """
+
+    position: Position
+    waiting: Waiting | None
+
+
+@dataclass(frozen=True)
+class BatchEchoState:
+    """Where batch echoing stands.
+
+    Attributes:
+        num_uses: How often the batch at the stream's position was used.
+        credit: Fraction of a use that the batches before it still owe.
+        num_drawn: Draws of the shuffle buffer.
+        held: What the shuffle buffer holds.
+    """
+
+    num_uses: int = 0
+    credit: float = 0.0
+    num_drawn: int = 0
+    held: tuple[Use[Held], ...] = ()
+
+    @property
+    def positions_held(self) -> tuple[Position, ...]:
+        """See `EchoState`."""
+        return tuple(sorted({use.item.position for use in self.held}))
+
+    def without_batches(self) -> BatchEchoState:
+        """See `EchoState`."""
+        held = tuple(Use(Held(use.item.position, None), use.is_only) for use in self.held)
+        return replace(self, held=held)
+
+    def as_json(self) -> dict[str, Any]:
+        """See `EchoState`."""
+        return {
+            "kind": BatchEchoing.kind,
+            "num_uses": self.num_uses,
+            "credit": self.credit,
+            "num_drawn": self.num_drawn,
+            "held": [[*use.item.position, use.is_only] for use in self.held],
+        }
+
+
+@dataclass(frozen=True)
+class BatchEchoing:
+    """The settings of batch echoing.
+
+    Attributes:
+        placement: Where batches wait for their reuse.
+        shuffle_buffer: Batches in the shuffle buffer after the echo; 0 keeps the order.
+    """
+
+    placement: BatchPlacement
+    shuffle_buffer: int
+
+    kind: ClassVar[str] = "batch"
+    makes_batches: ClassVar[bool] = False
+
+    def start(self, fresh: FreshBatches, state: State, factor: Callable[[], float]) -> BatchEcho:
+        """Begins to echo at a state; see `BatchEcho`."""
+        return BatchEcho(fresh, state, factor, self)
+
+    def state_from_json(self, state: dict[str, Any]) -> EchoState:
+        """The reverse of `BatchEchoState.as_json`.
+
+        Raises:
+            ValueError: If `state` doesn't come from there. Others than that mean the same.
+        """
+        credit = state["credit"]
+        check(isinstance(credit, (int, float)) and 0 <= credit < 1, "credit")
+        loaded = BatchEchoState(
+            num_uses=count(state["num_uses"]),
+            credit=float(credit),
+            num_drawn=count(state["num_drawn"]),
+            held=tuple(
+                Use(Held(position_of(number, ordinal), None), flag(is_only))
+                for number, ordinal, is_only in state["held"]
+            ),
+        )
+        check(loaded.num_uses <= loaded.num_drawn + len(loaded.held), "num_uses")
+        return loaded
+
+
+class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
+    """The uses of whole batches, each with the state of the stream after it.
+
+    Args:
+        fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
+            fresh batches from `state.position` on.
+        state: Where to begin.
+        factor: Returns the echoing factor.
+        settings: Where batches wait, and how many are shuffled.
+    """
+
+    def __init__(
+        self,
+        fresh: FreshBatches,
+        state: State,
+        factor: Callable[[], float],
+        settings: BatchEchoing,
+    ) -> None:
+        self._fresh = fresh
+        self._state = state
+        self._factor = factor
+        self._shuffle_buffer = settings.shuffle_buffer
+        self._place = settings.placement.begin()
+        self._read_again: dict[Position, Held | None] = {}
+        self._stages: tuple[Echo[Held], ShuffleBuffer[Use[Held]]] | None = None
+
+    def __next__(self) -> tuple[Use[Waiting], State]:
+        if self._stages is None:
+            self._stages = self._begun()
+        echo, uses = self._stages
+        use = next(uses)
+        self._state = self._state_after(echo, uses)
+        assert use.item.waiting is not None
+        return Use(use.item.waiting, use.is_only), self._state
+
+    def _begun(self) -> tuple[Echo[Held], ShuffleBuffer[Use[Held]]]:
+        """The stages; what the shuffle buffer held when the stream was interrupted is read again.
+
+        What can't be read again is left out, with its uses.
+        """
+        state = self._state
+        before = state.echo if isinstance(state.echo, BatchEchoState) else BatchEchoState()
+        for position in before.positions_held[len(self._read_again) :]:
+            fresh = self._fresh.again()
+            self._read_again[position] = fresh and _held(self._place, fresh)
+        first = next(self._fresh)
+        place = self._place  # not self: the stages would refer to each other in a circle
+        echo = Echo(
+            # Not a generator, which an exception would end.
+            map(partial(_held, place), chain((first,), self._fresh)),
+            self._factor,
+            credit=before.credit,
+            num_uses=before.num_uses if first.position == state.position else 0,
+            num_fresh=state.num_fresh,
+        )
+        uses = ShuffleBuffer(
+            echo,
+            self._shuffle_buffer,
+            seed=state.seed,
+            num_drawn=before.num_drawn,
+            held=tuple(
+                Use(held, use.is_only)
+                for use in before.held
+                if (held := self._read_again[use.item.position]) is not None
+            ),
+        )
+        return echo, uses
+
+    def _state_after(self, echo: Echo[Held], uses: ShuffleBuffer[Use[Held]]) -> State:
+        position = self._fresh.position or self._state.position
+        if echo.num_uses == 0:
+            position = position.next
+        return State(
+            seed=self._state.seed,
+            position=position,
+            num_steps=self._state.num_steps + 1,
+            num_fresh=echo.num_fresh,
+            echo=BatchEchoState(echo.num_uses, echo.credit, uses.num_drawn, uses.held),
+        )
+
+
+def _held(place: Callable[[Batch, bool], Waiting], fresh: Fresh) -> Held:
+    return Held(fresh.position, place(fresh.batch, fresh.is_ours))

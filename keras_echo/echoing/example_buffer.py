@@ -1,0 +1,181 @@
+"""Example echoing: which examples of the stream stand in which batch.
+
+Index arrays alone, no data: the examples are numbered in the order in which they are read.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keras_echo.reading.stream import Position
+
+
+class Held(NamedTuple):
+    """The examples in the buffer, in the order in which they were read; never changed in place.
+
+    Attributes:
+        numbers: Their numbers in the stream, ascending, (num_held,) int64.
+        num_uses: How often each was used so far, (num_held,) int64.
+    """
+
+    numbers: np.ndarray
+    num_uses: np.ndarray
+
+
+class Block(NamedTuple):
+    """The examples of one fresh batch, as a stretch of the stream.
+
+    Attributes:
+        position: The place of the batch among the fresh batches.
+        first: Number of its first example.
+        num: How many examples it has.
+    """
+
+    position: Position
+    first: int
+    num: int
+
+    @property
+    def end(self) -> int:
+        """Number of the first example behind it."""
+        return self.first + self.num
+
+
+NOTHING_HELD = Held(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def num_uses_due(numbers: np.ndarray, factor: float) -> np.ndarray:
+    """How often examples are to be used, floor or ceil of the factor: exact and never random.
+
+    Example k gets floor((k + 1) * e) - floor(k * e) uses, so the first n examples together get
+    floor(n * e) (Choi et al., arXiv 1907.05550, section 2, for factors that aren't integers).
+
+    Args:
+        numbers: Numbers of the examples in the stream, (num,) int64.
+        factor: The echoing factor e, a float >= 1.
+
+    Returns:
+        (num,) float64, since a float holds the largest factors.
+    """
+    fraction, whole = math.modf(factor)
+    # Fractions of 2 ** 64 are exact for every float >= 1, and their sum wraps modulo 1.
+    step = np.uint64(math.ldexp(fraction, 64))
+    phases = (numbers.astype(np.uint64) + np.uint64(1)) * step
+    return whole + (phases < step)
+
+
+class ExampleBuffer:
+    """A buffer of examples, each of which stays until it was used `factor()` times.
+
+    Every batch is drawn without replacement from all that is held, so no example stands in a batch
+    twice. The examples whose uses are over make room; the buffer must be full again before the
+    next draw. A changed factor acts on all that is held, before the next draw: a lower one ends the
+    uses of what was used often enough. Each draw is a function of the seed and the number of the
+    draw alone.
+
+    Within a batch, the examples keep the order in which they were read. So a buffer of the size of
+    a batch doesn't shuffle, and at factor 1 it passes the stream on as it is.
+
+    Args:
+        factor: Returns the echoing factor, a float >= 1.
+        capacity: How many examples are held.
+        seed: Seed of the draws, a non-negative integer.
+        num_drawn: State of an interrupted stream: how many batches were drawn.
+        num_taken: State of an interrupted stream: how many examples were taken into the buffer.
+        held: State of an interrupted stream: what the buffer held.
+
+    Attributes:
+        held: What the buffer holds.
+        num_drawn: How many batches were drawn.
+        num_taken: How many examples were taken into the buffer.
+    """
+
+    def __init__(
+        self,
+        factor: Callable[[], float],
+        capacity: int,
+        *,
+        seed: int,
+        num_drawn: int = 0,
+        num_taken: int = 0,
+        held: Held = NOTHING_HELD,
+    ) -> None:
+        self._factor = factor
+        self._capacity = capacity
+        self._seed = seed
+        self.num_drawn = num_drawn
+        self.num_taken = num_taken
+        self.held = held
+        self._acting = math.nan  # the factor of the current draw
+        # Where the examples lie: those of `held` first, then the free places.
+        self._slots = np.arange(capacity)
+
+    @property
+    def slots(self) -> np.ndarray:
+        """Where the examples of `held` lie: (num_held,) places of 0 to `capacity` - 1."""
+        return self._slots[: len(self.held.numbers)]
+
+    def begin(self) -> None:
+        """Begins a draw: asks for the factor, and lets go of what a lower one gives no more use."""
+        factor = self._factor()
+        if factor != self._acting:
+            self._acting = factor
+            numbers, num_uses = self.held
+            self._keep((num_uses == 0) | (num_uses < num_uses_due(numbers, factor)))
+
+    @property
+    def num_missing(self) -> int:
+        """How many examples must be taken in, once a draw was begun, before it can be done."""
+        return self._capacity - len(self.held.numbers)
+
+    def take(self, num: int) -> np.ndarray:
+        """Takes in the next `num` examples of the stream, at most `num_missing`.
+
+        Returns:
+            Where to put them, (num,) places.
+        """
+        numbers, num_uses = self.held
+        self.held = Held(
+            np.append(numbers, np.arange(self.num_taken, self.num_taken + num)),
+            np.append(num_uses, np.zeros(num, np.int64)),
+        )
+        self.num_taken += num
+        return self.slots[len(numbers) :]
+
+    def draw(self, num: int) -> np.ndarray:
+        """Draws a batch of `num` examples. `begin` comes first, then `take` what is missing.
+
+        Returns:
+            Where they lie, (num,) places, valid until the next `take`.
+        """
+        # Draws take many random numbers each: the upper half of the counter keeps them apart.
+        bits = np.random.Philox(key=self._seed, counter=self.num_drawn << 128)
+        drawn = np.random.Generator(bits).choice(
+            len(self.held.numbers), num, replace=False, shuffle=False
+        )
+        drawn.sort()
+        self.num_drawn += 1
+        slots = self.slots[drawn]
+        self._use(drawn)
+        return slots
+
+    def _use(self, drawn: np.ndarray) -> None:
+        numbers, num_uses = self.held[0], self.held[1].copy()
+        num_uses[drawn] += 1
+        stays = np.ones(len(numbers), bool)
+        stays[drawn] = num_uses[drawn] < num_uses_due(numbers[drawn], self._acting)
+        self.held = Held(numbers, num_uses)
+        self._keep(stays)
+
+    def _keep(self, stays: np.ndarray) -> None:
+        numbers, num_uses = self.held
+        self._slots = np.concatenate(
+            [self.slots[stays], self.slots[~stays], self._slots[len(numbers) :]]
+        )
+        self.held = Held(numbers[stays], num_uses[stays])

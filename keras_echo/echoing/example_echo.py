@@ -1,0 +1,267 @@
+"""Example echoing: examples are taken out of fresh batches and mixed into new ones.
+
+The buffer's examples lie in preallocated arrays, each once, however often it is used. So its memory
+is fixed, an example is copied in once and out once for each use, and no batch that is served shares
+memory with another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from keras_echo._messages import expected
+from keras_echo.echoing.example_buffer import NOTHING_HELD, Block, ExampleBuffer, Held
+from keras_echo.echoing.repetition import Use
+from keras_echo.echoing.state import EchoState, State, check, count, position_of
+from keras_echo.memory.example_storage import Examples, Storage
+from keras_echo.memory.host import HostBatch
+
+if TYPE_CHECKING:
+    from keras_echo.memory.placement import ExamplePlacement
+    from keras_echo.reading.fresh_batches import FreshBatches
+    from keras_echo.reading.stream import Fresh, Position
+
+_DEFAULT_BATCHES = 8
+_BATCHES_TO_LEARN_THE_SIZE = 2  # at most one of them is the last one of a pass
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleEchoState:
+    """Where example echoing stands.
+
+    Attributes:
+        batch_size: Examples in each batch that is served.
+        num_drawn: Batches that were drawn from the buffer.
+        num_taken: Examples that were taken into the buffer.
+        blocks: The fresh batches of which examples are in the buffer or still to come there.
+        held: What the buffer holds.
+    """
+
+    batch_size: int = 0
+    num_drawn: int = 0
+    num_taken: int = 0
+    blocks: tuple[Block, ...] = ()
+    held: Held = NOTHING_HELD
+
+    @property
+    def positions_held(self) -> tuple[Position, ...]:
+        """See `EchoState`."""
+        return tuple(sorted({block.position for block in self.blocks}))
+
+    def without_batches(self) -> ExampleEchoState:
+        """See `EchoState`."""
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """See `EchoState`; the ascending numbers are told as steps, which are short."""
+        return {
+            "kind": ExampleEchoing.kind,
+            "batch_size": self.batch_size,
+            "num_drawn": self.num_drawn,
+            "num_taken": self.num_taken,
+            "blocks": [[*block.position, block.first, block.num] for block in self.blocks],
+            "steps": np.diff(self.held.numbers, prepend=0).tolist(),
+            "num_uses": self.held.num_uses.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class ExampleEchoing:
+    """The settings of example echoing.
+
+    Attributes:
+        placement: Where examples wait for their reuse.
+        shuffle_buffer: Examples in the buffer, at least those of one batch; 0 means 8 batches.
+    """
+
+    placement: ExamplePlacement
+    shuffle_buffer: int
+
+    kind: ClassVar[str] = "example"
+    makes_batches: ClassVar[bool] = True
+
+    def start(self, fresh: FreshBatches, state: State, factor: Callable[[], float]) -> ExampleEcho:
+        """Begins to echo at a state; see `ExampleEcho`."""
+        return ExampleEcho(fresh, state, factor, self)
+
+    def state_from_json(self, state: dict[str, Any]) -> EchoState:
+        """The reverse of `ExampleEchoState.as_json`.
+
+        Raises:
+            ValueError: If `state` doesn't come from there. Others than that mean the same.
+        """
+        numbers = np.cumsum([count(step) for step in state["steps"]], dtype=np.int64)
+        num_uses = np.array([count(num) for num in state["num_uses"]], np.int64)
+        blocks = tuple(
+            Block(position_of(number, ordinal), count(first), count(num))
+            for number, ordinal, first, num in state["blocks"]
+        )
+        batch_size, num_taken = count(state["batch_size"]), count(state["num_taken"])
+        check(batch_size <= num_taken, "batch_size")
+        check(all(a.end <= b.first for a, b in pairwise(blocks)), "blocks")
+        check(all(a.position < b.position for a, b in pairwise(blocks)), "blocks")
+        check(len(numbers) == len(num_uses), "num_uses")
+        check(bool((np.diff(numbers) > 0).all()), "steps")
+        check(not len(numbers) or int(numbers[-1]) < num_taken, "num_taken")
+        of_blocks = [(block.first <= numbers) & (numbers < block.end) for block in blocks]
+        check(bool(np.any(of_blocks, axis=0).all()) if of_blocks else not len(numbers), "blocks")
+        held = Held(numbers, num_uses)
+        return ExampleEchoState(batch_size, count(state["num_drawn"]), num_taken, blocks, held)
+
+
+class _Read(NamedTuple):
+    """A fresh batch of which some examples aren't in the buffer yet."""
+
+    block: Block
+    examples: Examples
+
+
+class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
+    """Batches of echoed examples, each with the state of the stream after it.
+
+    All batches are of one size: that of the larger one of the first two fresh batches, since the
+    last batch of a pass may be shorter. Its examples, like all others, fill up the next batches.
+
+    Args:
+        fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
+            fresh batches from `state.position` on.
+        state: Where to begin.
+        factor: Returns the echoing factor.
+        settings: Where examples wait, and how many are held.
+    """
+
+    def __init__(
+        self,
+        fresh: FreshBatches,
+        state: State,
+        factor: Callable[[], float],
+        settings: ExampleEchoing,
+    ) -> None:
+        self._fresh = fresh
+        self._state = state
+        self._factor = factor
+        self._shuffle_buffer = settings.shuffle_buffer
+        self._allocate = settings.placement.allocate
+        before = state.echo if isinstance(state.echo, ExampleEchoState) else ExampleEchoState()
+        self._before = before
+        self._batch_size = before.batch_size
+        # A block that was used up is forgotten, though one before it may still be held.
+        self._num_read = max([before.num_taken, *(block.end for block in before.blocks)])
+        self._blocks: list[Block] = []  # what is in the buffer or still to come there
+        self._reads: deque[_Read] = deque()  # what is still to come
+        self._num_again = 0  # blocks that were read again, or left out
+        self._buffer: ExampleBuffer | None = None
+
+    def __next__(self) -> tuple[Use[HostBatch], State]:
+        if self._buffer is None:
+            self._buffer, self._storage = self._begun()
+        self._buffer.begin()
+        while num_missing := self._buffer.num_missing:
+            self._take(self._buffer, num_missing)
+        batch = self._storage.gather(self._buffer.draw(self._batch_size))
+        self._state = self._state_after(self._buffer)
+        return Use(HostBatch(batch, is_ours=True), is_only=True), self._state
+
+    def _begun(self) -> tuple[ExampleBuffer, Storage]:
+        """The buffer; what it held when the stream was interrupted is read again."""
+        before = self._before
+        for block in before.blocks[self._num_again :]:
+            if (fresh := self._fresh.again()) is not None:
+                self._add(block, _as_before(block, fresh))
+            self._num_again += 1
+        while not before.batch_size and len(self._blocks) < _BATCHES_TO_LEARN_THE_SIZE:
+            self._read()
+        self._batch_size = before.batch_size or max(block.num for block in self._blocks)
+        numbers, num_uses = before.held
+        if before.blocks:  # what can't be read again is left out, with its uses
+            is_there = np.isin(
+                np.searchsorted([block.end for block in before.blocks], numbers, side="right"),
+                [before.blocks.index(block) for block in self._blocks if block in before.blocks],
+            )
+            numbers, num_uses = numbers[is_there], num_uses[is_there]
+        capacity = max(
+            self._shuffle_buffer or _DEFAULT_BATCHES * self._batch_size,
+            self._batch_size,
+            len(numbers),
+        )
+        buffer = ExampleBuffer(
+            self._factor,
+            capacity,
+            seed=self._state.seed,
+            num_drawn=before.num_drawn,
+            num_taken=before.num_taken,
+            held=Held(numbers, num_uses),
+        )
+        if not self._reads:
+            self._read()
+        storage = Storage(self._reads[0].examples, capacity, self._allocate)
+        for block, examples in self._reads:
+            is_of_block = (block.first <= numbers) & (numbers < block.end)
+            storage.put(buffer.slots[is_of_block], examples, numbers[is_of_block] - block.first)
+        while self._reads and self._reads[0].block.end <= before.num_taken:
+            self._reads.popleft()
+        return buffer, storage
+
+    def _take(self, buffer: ExampleBuffer, num_missing: int) -> None:
+        """Takes up to `num_missing` examples, all from one fresh batch, into the buffer."""
+        if not self._reads:
+            self._read()
+        block, examples = self._reads[0]
+        buffer.num_taken = max(buffer.num_taken, block.first)  # the one before may be left out
+        begin = buffer.num_taken - block.first
+        end = min(begin + num_missing, block.num)
+        self._storage.put(buffer.take(end - begin), examples, slice(begin, end))
+        if end == block.num:
+            self._reads.popleft()
+
+    def _read(self) -> None:
+        fresh = next(self._fresh)
+        examples = Examples(fresh.batch)
+        self._add(Block(fresh.position, self._num_read, examples.num), examples)
+        self._num_read += examples.num
+
+    def _add(self, block: Block, examples: Examples) -> None:
+        self._blocks.append(block)
+        self._reads.append(_Read(block, examples))
+
+    def _state_after(self, buffer: ExampleBuffer) -> State:
+        held = buffer.held
+        bounds = np.searchsorted(held.numbers, [(block.first, block.end) for block in self._blocks])
+        self._blocks = [
+            block
+            for block, (begin, end) in zip(self._blocks, bounds, strict=True)
+            if begin < end or buffer.num_taken < block.end
+        ]
+        last = self._fresh.position
+        num_used = buffer.num_taken - np.count_nonzero(held.num_uses == 0)
+        return State(
+            seed=self._state.seed,
+            position=last.next if last else self._state.position,
+            num_steps=self._state.num_steps + 1,
+            num_fresh=math.ceil(num_used / self._batch_size),
+            echo=ExampleEchoState(
+                self._batch_size, buffer.num_drawn, buffer.num_taken, tuple(self._blocks), held
+            ),
+        )
+
+
+def _as_before(block: Block, fresh: Fresh) -> Examples:
+    """What a block holds, read again."""
+    examples = Examples(fresh.batch)
+    if examples.num != block.num:
+        raise ValueError(
+            expected(
+                "A batch that is read again to go on from a state",
+                f"have {block.num} examples, as before",
+                examples.num,
+                "Build the dataset from the same source with the same arguments",
+            )
+        )
+    return examples

@@ -1,0 +1,187 @@
+"""Where a stream of batches stands, as an object and as JSON.
+
+What concerns one kind of echo alone stands beside that echo, as an `EchoState`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+from keras_echo._messages import expected
+from keras_echo.factor import check_factor
+from keras_echo.reading.stream import START, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_VERSION = 3
+
+
+class EchoState(Protocol):
+    """Where one kind of echo stands."""
+
+    @property
+    def positions_held(self) -> tuple[Position, ...]:
+        """The fresh batches before the stream's position that going on needs, ascending."""
+
+    def without_batches(self) -> Self:
+        """The same state without batches, which are read again."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The state in types that JSON knows, with its `"kind"`; batches, by their positions."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a stream of batches stands.
+
+    Attributes:
+        seed: Seed of all that is random in the stream.
+        position: The fresh batch to read next, or the one in use if its uses aren't over.
+        num_steps: Batches served.
+        num_fresh: Fresh batches among them; with example echoing, the fresh examples that were
+            used, in batches.
+        echo: Where the echo stands; None before its first use.
+        factors_ahead: The echoing factors of the next uses, made ahead before the factor changed;
+            after them, the factor in force acts.
+    """
+
+    seed: int
+    position: Position = START
+    num_steps: int = 0
+    num_fresh: int = 0
+    echo: EchoState | None = None
+    factors_ahead: tuple[float, ...] = ()
+
+    @property
+    def positions_held(self) -> tuple[Position, ...]:
+        """The fresh batches before `position` that going on from here needs, ascending."""
+        return self.echo.positions_held if self.echo else ()
+
+    def without_batches(self) -> State:
+        """The same state, without the batches that the echo holds, which are read again."""
+        return replace(self, echo=self.echo and self.echo.without_batches())
+
+    def as_json(self, echo_factor: float) -> dict[str, Any]:
+        """The state in types that JSON knows.
+
+        Args:
+            echo_factor: The factor in force.
+        """
+        factors_ahead = list(self.factors_ahead)
+        while factors_ahead and factors_ahead[-1] == echo_factor:
+            factors_ahead.pop()  # it acts there in any case
+        return {
+            "version": _VERSION,
+            "seed": self.seed,
+            "position": list(self.position),
+            "num_steps": self.num_steps,
+            "num_fresh": self.num_fresh,
+            "echo": self.echo and self.echo.as_json(),
+            "factors_ahead": factors_ahead,
+            "echo_factor": echo_factor,
+        }
+
+    @classmethod
+    def from_json(
+        cls, state: dict[str, Any], kind: str, echo_from_json: Callable[[dict[str, Any]], EchoState]
+    ) -> State:
+        """The reverse of `as_json`; the batches that the echo held are missing, to be read again.
+
+        Args:
+            state: What `as_json` returned, in this version of keras_echo or an earlier one.
+            kind: The kind of echo that is to go on from it.
+            echo_from_json: The reverse of `EchoState.as_json` for that kind.
+
+        Raises:
+            ValueError: If `state` doesn't come from `as_json`, or from another kind of echo.
+        """
+        try:
+            state = _upgraded(state)
+            echo = state["echo"]
+            check(echo is None or isinstance(echo["kind"], str), "kind")
+            is_of_kind = echo is None or echo["kind"] == kind
+            loaded = cls(
+                seed=count(state["seed"], most=2**128),
+                position=position_of(*state["position"]),
+                num_steps=count(state["num_steps"]),
+                num_fresh=count(state["num_fresh"]),
+                echo=echo_from_json(echo) if echo and is_of_kind else None,
+                factors_ahead=tuple(
+                    check_factor("factors_ahead", each) for each in state["factors_ahead"]
+                ),
+            )
+            check(max(loaded.positions_held, default=START) <= loaded.position, "held")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(_foreign(state)) from error
+        if is_of_kind:
+            return loaded
+        raise ValueError(
+            expected(
+                "state",
+                f"come from a dataset with echo={kind!r}",
+                state,
+                "Build the dataset with the arguments of the one whose state it is",
+            )
+        )
+
+
+def factor_of(state: dict[str, Any]) -> float:
+    """The echoing factor in what `state_dict` returned.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        return check_factor("echo_factor", state["echo_factor"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(_foreign(state)) from error
+
+
+def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
+    """A state in the form of this version; versions 1 and 2 knew no echoes apart."""
+    if state["version"] == _VERSION:
+        return state
+    check(state["version"] in (1, 2), "version")
+    echo = {"num_drawn": state["num_drawn"]}
+    if state["examples"] is not None:
+        check(state["held"] == [], "held")
+        echo = {**echo, **state["examples"], "kind": "example"}
+    elif state["num_steps"]:
+        own = {name: state[name] for name in ("num_uses", "credit", "held")}
+        echo = {**echo, **own, "kind": "batch"}
+    ahead = state["factors_ahead"] if state["version"] == 2 else []
+    return {**state, "echo": echo if "kind" in echo else None, "factors_ahead": ahead}
+
+
+def _foreign(state: object) -> str:
+    return expected(
+        "state",
+        f"be what state_dict() returned, version {_VERSION}",
+        state,
+        "Save dataset.state_dict() as it is, and load it with the same keras_echo",
+    )
+
+
+def check(is_right: bool, name: str) -> None:
+    """Raises ValueError if what is loaded contradicts itself."""
+    if not is_right:
+        raise ValueError(f"{name} contradicts the rest of the state, or is out of range")
+
+
+def count(value: object, most: int = 2**62) -> int:
+    """The value, if it is a count; raises ValueError if not."""
+    check(type(value) is int and 0 <= value < most, "a count")
+    return cast("int", value)
+
+
+def flag(value: object) -> bool:
+    """The value, if it is a flag; raises ValueError if not."""
+    check(isinstance(value, bool), "a flag")
+    return cast("bool", value)
+
+
+def position_of(number: object, ordinal: object) -> Position:
+    """A position, if these are counts; raises ValueError if not."""
+    return Position(count(number), count(ordinal))

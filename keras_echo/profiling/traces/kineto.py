@@ -1,0 +1,234 @@
+"""PyTorch's traces (Chrome format, written by Kineto) -> XSpace.
+
+TensorBoard's Profile tab reads XSpace only, so a window of torch.profiler is converted: threads
+become lines of the plane `/host:CPU`, streams of a GPU lines of `/device:GPU:<n>`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_echo._messages import expected
+from keras_echo.profiling import names
+from keras_echo.profiling.traces import xspace
+from keras_echo.profiling.traces.xspace import PlaneBuilder, TraceError
+
+if TYPE_CHECKING:
+    import os
+
+SUFFIXES = (".json", ".json.gz")
+"""How the files end that torch.profiler writes; other files end so as well."""
+
+_HANDLER_SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
+_HEAD_BYTES = 1 << 18
+MAX_BYTES = 1 << 30
+"""The largest trace that is read, in bytes of JSON; in memory it takes several times as much."""
+_GZIP = b"\x1f\x8b"
+_EVENTS = re.compile(rb'"traceEvents"\s*:')
+# Traces that TensorFlow and JAX write beside an XSpace are of Chrome's format too, without these.
+_MARKS = re.compile(
+    rb'"schemaVersion"\s*:|"cat"\s*:\s*"'
+    rb'(cpu_op|user_annotation|python_function|kernel|gpu_mem\w+|cuda_\w+)"'
+)
+
+# Copies of host annotations on the device's lines; the host's own are there already.
+_MIRRORED = frozenset({"gpu_user_annotation"})
+_DEVICE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
+_HOST = frozenset({"cpu_op", "user_annotation", "cuda_runtime", "cuda_driver", "python_function"})
+_LIMIT_PS = 2**62
+_STEP = re.compile(r"ProfilerStep#(\d+)$")
+
+
+def encode(name: str, stats: dict[str, Any]) -> str:
+    """Puts stats into a name, in the way of TraceMe: torch's annotations have a name only."""
+    if not stats:
+        return name
+    return f"{name}#{','.join(f'{key}={value}' for key, value in stats.items())}#"
+
+
+def decode(name: str) -> tuple[str, dict[str, Any]]:
+    """Takes stats out of a name that `encode` made; other names are returned as they are."""
+    if not name.endswith("#") or name.count("#") < 2:
+        step = _STEP.match(name)
+        if step and len(step[1]) < 19:
+            return name, {names.STEP_NUM: int(step[1]), names.ROOT: 1}
+        return name, {}
+    bare, _, packed = name[:-1].partition("#")
+    stats: dict[str, Any] = {}
+    for part in packed.split(","):
+        key, separator, value = part.partition("=")
+        if not separator or not key:
+            return name, {}
+        stats[key] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
+    return bare, stats
+
+
+def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> Any:
+    """Turns a Chrome trace of torch.profiler into an XSpace message.
+
+    Args:
+        trace: The decoded JSON.
+        source: What an error message calls it.
+        version: PyTorch's version, which the trace itself doesn't tell.
+
+    Returns:
+        The message.
+
+    Raises:
+        TraceError: It is no trace, or one without any event that has a duration.
+    """
+    listed = trace.get("traceEvents") if isinstance(trace, dict) else None
+    listed = listed if isinstance(listed, list) else []
+    events = [event for event in listed if _usable(event)]
+    if not events:
+        remedy = "Record the trace anew, and let one profiler run at a time"
+        got = "no events" if isinstance(trace, dict) else "another kind of JSON"
+        raise TraceError(expected(source, "be a torch.profiler trace with events", got, remedy))
+    first = min(event["ts"] for event in events)
+    space = xspace.new()
+    host = xspace.plane(space, names.HOST_PLANE)
+    builders = {names.HOST_PLANE: PlaneBuilder(host)}
+    threads = _thread_names(listed)
+    lines: dict[tuple[str, str], Any] = {}
+    for event in events:
+        name, stats = decode(_text(event["name"]))
+        args = event.get("args")
+        args = args if isinstance(args, dict) else {}
+        where = names.HOST_PLANE
+        if event["cat"] in _DEVICE:
+            device = args.get("device", 0)
+            where = f"/device:GPU:{device if isinstance(device, int) else 0}"
+        if where not in builders:
+            builders[where] = PlaneBuilder(xspace.plane(space, where))
+        key = (where, _text(event.get("tid")))
+        if key not in lines:
+            line_id = sum(plane == where for plane, _ in lines) + 1
+            title = threads.get(key[1], f"thread {key[1]}")
+            title = (
+                title
+                if where == names.HOST_PLANE
+                else f"Stream #{_text(args.get('stream', key[1]))}"
+            )
+            lines[key] = builders[where].line(line_id, title)
+        start = min(round((event["ts"] - first) * 1e6), _LIMIT_PS)
+        builders[where].event(
+            lines[key], name, start, min(round(event["dur"] * 1e6), _LIMIT_PS), **stats
+        )
+    _describe(space, trace, first, version)
+    return space
+
+
+def is_trace(path: str | os.PathLike[str]) -> bool:
+    """Says whether a file is a trace of torch.profiler, by its name or else by its beginning.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The answer; for a file that cannot be read, its name decides.
+    """
+    if str(path).endswith(_HANDLER_SUFFIXES):
+        return True
+    try:
+        # Opening a pipe would wait without end.
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            zipped = file.read(2) == _GZIP
+            file.seek(0)
+            head = (gzip.GzipFile(fileobj=file) if zipped else file).read(_HEAD_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return bool(_EVENTS.search(head) and _MARKS.search(head))
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """Reads a file that torch.profiler wrote, gzipped or not, as XSpace.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The XSpace message.
+
+    Raises:
+        TraceError: The file cannot be read, or is no such trace.
+    """
+    try:
+        size = Path(path).stat().st_size
+    except (OSError, ValueError) as error:
+        raise xspace.unreadable(path, error) from None
+    data = xspace.contents(path) if size <= MAX_BYTES else b""
+    try:
+        text = data
+        if data[:2] == _GZIP:
+            with gzip.open(io.BytesIO(data)) as file:
+                text = file.read(MAX_BYTES + 1)
+        if max(size, len(text)) > MAX_BYTES:
+            must, got = f"be at most {MAX_BYTES} bytes of JSON", "more"
+            raise TraceError(expected(str(path), must, got, "Record fewer steps"))
+        trace = json.loads(text)
+    except TraceError:
+        raise
+    except (ValueError, EOFError, OSError, zlib.error, RecursionError):
+        remedy = "Record the trace anew, and stop the profiler before the process ends"
+        got = "an empty file" if not data else "damaged or foreign content"
+        raise TraceError(expected(str(path), "be a torch.profiler trace", got, remedy)) from None
+    return convert(trace, str(path))
+
+
+def _usable(event: Any) -> bool:
+    if not isinstance(event, dict) or event.get("ph") != "X":
+        return False
+    if not isinstance(event.get("name"), str) or not isinstance(event.get("cat"), str):
+        return False
+    if event["cat"] in _MIRRORED or event["cat"] not in _HOST | _DEVICE:
+        return False
+    args = event.get("args")
+    # An event that the end of the window cut off shows a duration that is too short.
+    if isinstance(args, dict) and args.get("finished") is False:
+        return False
+    return all(
+        isinstance(event.get(key), (int, float)) and 0 <= event[key] < _LIMIT_PS
+        for key in ("ts", "dur")
+    )
+
+
+def _text(value: Any) -> str:
+    """Returns text that UTF-8 can hold: JSON can spell half a character."""
+    return str(value).encode(errors="replace").decode()
+
+
+def _thread_names(listed: list[Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for event in listed:
+        if isinstance(event, dict) and event.get("name") == "thread_name":
+            args = event.get("args")
+            if isinstance(args, dict) and isinstance(args.get("name"), str):
+                found[_text(event.get("tid"))] = _text(args["name"])
+    return found
+
+
+def _describe(space: Any, trace: dict[str, Any], first: float, version: str) -> None:
+    """Adds when the trace was taken and by what, and the name of the machine."""
+    about = PlaneBuilder(xspace.plane(space, names.METADATA_PLANE))
+    about.stat(names.TORCH_VERSION, version)
+    base = trace.get("baseTimeNanoseconds", 0)
+    start = (base if isinstance(base, int) else 0) + int(first * 1000)
+    if 0 <= start < 2**63:
+        environment = PlaneBuilder(xspace.plane(space, names.ENVIRONMENT_PLANE))
+        environment.stat(names.START_TIME, start)
+    if isinstance(trace.get("host_name"), str):
+        space.hostnames.append(_text(trace["host_name"]))
+    properties = trace.get("deviceProperties")
+    for number, known in enumerate(properties if isinstance(properties, list) else ()):
+        for plane in space.planes:
+            named = isinstance(known, dict) and isinstance(known.get("name"), str)
+            if named and plane.name == f"/device:GPU:{known.get('id', number)}":
+                PlaneBuilder(plane).stat("device_type_string", _text(known["name"]))

@@ -1,0 +1,1 @@
+"""From a source to fresh batches, in order and ahead of training."""

@@ -1,0 +1,167 @@
+"""Sources that are read in sequence, one pass after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keras_echo.reading.source import Parallelism, empty, named
+from keras_echo.reading.stream import START, EmptyPassError, Fresh, Position, Read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from keras_echo.memory.batch import Batch
+
+_END: Any = object()  # of a pass
+
+
+class IterableSource:
+    """Anything that makes an iterator of batches for each pass: read in sequence, by one reader.
+
+    A place in a pass counts what its iterator was asked for, failures included, so that going on
+    after a failure, or in another process, finds the same batches.
+
+    Args:
+        open_pass: Makes the iterator of a new pass.
+        length: Batches in a pass, if known.
+        before_pass: Called with the number of a pass before it is opened.
+    """
+
+    is_sequential = True
+    lends = True
+    parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
+
+    def __init__(
+        self,
+        open_pass: Callable[[], Iterable[Batch]],
+        length: int | None = None,
+        before_pass: Callable[[int], object] = lambda number: None,
+    ) -> None:
+        self.length = length
+        self._open_pass = open_pass
+        self._before_pass = before_pass
+        if length == 0:
+            raise EmptyPassError(empty(open_pass))
+
+    def reads(self, start: Position, first: tuple[Position, ...], seed: int) -> Iterator[Read]:
+        cursor = _Cursor(self._open, self.length)
+        for position in (*first, start):
+            yield Read(position, _Turn(cursor, position))
+        while True:
+            yield Read(None, _Turn(cursor))
+
+    def read(self, read: Read) -> Fresh:
+        turn: _Turn = read.index
+        return turn.cursor.read(turn)
+
+    def _open(self, number: int) -> Iterator[Batch]:
+        self._before_pass(number)
+        return iter(self._open_pass())
+
+
+def set_epoch(loader: Any) -> Callable[[int], None]:
+    """Tells the parts of a torch `DataLoader` that ask for it of the number of a pass.
+
+    A `DistributedSampler`, for one, draws the same order in each pass if nobody calls its
+    `set_epoch`.
+    """
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts: tuple[Any, ...] = (
+        loader.sampler,
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
+    told: dict[int, Any] = {id(part): part for part in parts if hasattr(part, "set_epoch")}
+
+    def before_pass(number: int) -> None:
+        for part in told.values():
+            part.set_epoch(number)
+
+    return before_pass
+
+
+@dataclass
+class _Turn:
+    """One read: of the batch at its position, or of the next one that had no turn yet.
+
+    The first try settles the position, so that another try reads the same batch.
+    """
+
+    cursor: _Cursor
+    position: Position | None = None
+    was_tried: bool = False
+
+
+class _Cursor:
+    """Walks through the passes of an iterable source."""
+
+    def __init__(self, open_pass: Callable[[int], Iterator[Batch]], length: int | None) -> None:
+        self._open_pass = open_pass
+        self._length = length
+        self._iterator: Iterator[Batch] | None = None
+        self._at = START  # where the iterator stands
+        self._failure: Exception | None = None  # of the iterator's last step
+        self._told_at: Position | None = None  # the last failure that was raised
+        self._next = START  # the first place that had no turn
+
+    def read(self, turn: _Turn) -> Fresh:
+        """Reads the batch of a turn; where its pass is over, the first one of the next pass."""
+        if turn.was_tried:
+            self._told_at = None  # who asks again is told again
+        turn.was_tried = True
+        place = turn.position or self._next
+        for position in (place, Position(place.number + 1, 0)):
+            turn.position = position
+            self._next = max(self._next, position.next)
+            if (fresh := self._read_at(position)) is not None:
+                return fresh
+        raise EmptyPassError(empty(self._open_pass)) from self._failure
+
+    def _read_at(self, position: Position) -> Fresh | None:
+        """The batch at a position, or None if its pass is over before.
+
+        What lies before it is read and dropped, failures too: they were skipped, or are raised for
+        whom needs them. A failure may end an iterator, as it ends a generator. Then the pass is
+        opened again, and is over if it ends there again.
+        """
+        has_opened = self._is_elsewhere(position)
+        if has_opened:
+            self._open(position.number)
+        while True:
+            assert self._iterator is not None
+            at, self._at = self._at, self._at.next
+            try:
+                with named(at.ordinal):
+                    batch = next(self._iterator, _END)
+            except Exception as error:
+                self._failure = error
+                if at == position:
+                    self._told_at = at
+                    raise
+                continue
+            if batch is _END:
+                self._iterator = None
+                if self._failure is None or at.ordinal == self._length:
+                    return None
+                if self._told_at != (failed_at := Position(at.number, at.ordinal - 1)):
+                    self._told_at = failed_at
+                    raise self._failure from None
+                if has_opened:
+                    return None
+                has_opened = True
+                self._open(position.number)
+                continue
+            self._failure = None
+            if at == position:
+                return Fresh(at, batch)
+
+    def _is_elsewhere(self, position: Position) -> bool:
+        return self._iterator is None or self._at.number != position.number or self._at > position
+
+    def _open(self, number: int) -> None:
+        self._iterator = None
+        with named(0):
+            self._iterator = self._open_pass(number)
+        self._at = Position(number, 0)
+        self._failure = None

@@ -1,0 +1,81 @@
+"""What a source is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from keras_echo._messages import expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keras_echo.reading.stream import Barrier, Fresh, Position, Read
+
+
+class Parallelism(NamedTuple):
+    """How a source wants to be read: by how many readers, of which kind, how far ahead."""
+
+    workers: int
+    use_multiprocessing: bool
+    max_queue_size: int
+
+
+class Source(Protocol):
+    """What `EchoingPyDataset` reads from. With processes, it is pickled."""
+
+    @property
+    def length(self) -> int | None:
+        """Batches in a pass, or None if it is unknown or endless."""
+
+    @property
+    def parallelism(self) -> Parallelism:
+        """How the source wants to be read."""
+
+    @property
+    def lends(self) -> bool:
+        """Whether somebody may keep, and change, the memory of the batches that it reads."""
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether its batches can only be read one after the other."""
+
+    def reads(
+        self, start: Position, first: tuple[Position, ...], seed: int
+    ) -> Iterator[Read | Barrier]:
+        """Yields the reads of the positions `first`, in ascending order, then of all from `start`.
+
+        The same seed yields the same reads.
+        """
+
+    def read(self, read: Read) -> Fresh:
+        """Does one read. What the source raises leaves with a note that names the index."""
+
+
+@contextmanager
+def named(index: int) -> Iterator[None]:
+    """Lets what the source raises pass as it is, with a note that names the index.
+
+    Raises:
+        RuntimeError: In place of StopIteration, which would pass for the end of the batches.
+    """
+    note = f"keras_echo was reading batch {index} of the source."
+    try:
+        yield
+    except StopIteration as error:
+        raised = RuntimeError("The source raised StopIteration.")
+        raised.add_note(note)
+        raise raised from error
+    except BaseException as error:
+        error.add_note(note)
+        raise
+
+
+def empty(source: object) -> str:
+    """The message for a source without batches."""
+    return expected(
+        "source",
+        "yield at least one batch in each pass",
+        source,
+        "Check the data's path and filters; a callable must return a new iterator at each call",
+    )

@@ -1,0 +1,69 @@
+"""What flows between the stages: positions, reads, fresh batches, and the ends of passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keras_echo.memory.batch import Batch
+
+
+class Position(NamedTuple):
+    """A place in the stream of fresh batches: batch `ordinal` of pass `number`, from 0."""
+
+    number: int
+    ordinal: int
+
+    @property
+    def next(self) -> Position:
+        """The place behind it, in the same pass."""
+        return Position(self.number, self.ordinal + 1)
+
+
+START = Position(0, 0)
+
+
+class Read(NamedTuple):
+    """One read to do.
+
+    Attributes:
+        position: Its place in the stream; None means the next one, for sources read in sequence.
+        index: What the source is asked for.
+    """
+
+    position: Position | None
+    index: Any = None
+
+
+class Fresh(NamedTuple):
+    """A batch that was read, and its place in the stream.
+
+    Attributes:
+        position: Its place.
+        batch: The batch, which nobody changes any more; see `keras_echo.reading.ownership`.
+        is_ours: Whether its memory was made for it by keras_echo, and may be written to.
+    """
+
+    position: Position
+    batch: Batch
+    is_ours: bool = True
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Stands between tasks, and is passed when the first result after it is asked for.
+
+    All results before it were taken then, and no task after it is begun.
+
+    Attributes:
+        action: Called then. Whatever was copied to a worker process before is out of date.
+    """
+
+    action: Callable[[], object]
+
+
+class EmptyPassError(ValueError):
+    """A whole pass over the source yielded no batch."""

@@ -1,0 +1,1 @@
+"""From uses to whoever asks for them."""

@@ -1,0 +1,226 @@
+"""What a dataset serves, to whoever asks: the one stream, and where it stands."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keras_echo.reading.prefetcher import StoppedError
+from keras_echo.serving.index_peeks import Tickets
+from keras_echo.serving.iterator_peeks import Iteration, Iterations
+from keras_echo.serving.keras_calls import current_call
+from keras_echo.serving.pipeline import Pipeline, Served, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keras_echo.echoing.state import State
+    from keras_echo.memory.batch import Batch
+    from keras_echo.serving.fit_input import FitInput
+    from keras_echo.serving.iterator_peeks import Looks
+
+_MOST_PEEKED = 2  # batches that Keras reads before an epoch; see keras_echo.serving.keras_calls
+
+
+class Feed:
+    """The stream of a dataset, served to one asker after the other. Thread-safe.
+
+    Args:
+        settings: What its pipelines are made of.
+        state: Where it begins.
+
+    Attributes:
+        num_served: Batches that were handed out so far, those included that are served again.
+    """
+
+    _pipeline: Pipeline
+
+    def __init__(self, settings: Settings, state: State) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._standing = threading.Lock()  # of what says where the stream stands
+        self.num_served = 0
+        self._finalizer: weakref.finalize[..., Feed] | None = None
+        self._tickets = Tickets[Served](lambda: next(self._pipeline), state)
+        self._iterations = Iterations(self._tickets.put_back)
+        self._has_warned = False
+        self._teller: int | None = None  # the thread that last told of an epoch
+        self._begin(state)
+
+    def serve(self, index: int, as_taken: FitInput) -> Batch:
+        """The next batch, for a `PyDataset` that was asked for `index`, in the form for Keras."""
+        with self._lock:
+            self._end_peek_that_failed()
+            try:
+                self._mend()
+                self.num_served += 1
+                if self._is_peek(index):
+                    served = self._tickets.peek(index)
+                    return as_taken.peeked(served.hand_out(may_return=True), index)
+                served = self._tickets.next()
+                batch = as_taken(served.hand_out(may_return=self._tickets.is_peek))
+                self._move_on()
+            except BaseException as error:
+                self._break(error)
+                raise
+            return batch
+
+    def on_epoch_begin(self) -> None:
+        """Keras calls this; see `keras_echo.serving.keras_calls`."""
+        call = current_call()
+        if call is not None and call.method != "fit":
+            self._warn_of(call.method)
+        with self._lock:
+            self._teller = threading.get_ident()
+            self._tickets.on_epoch_begin(is_peek=call is not None and not call.has_begun)
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this; see `keras_echo.serving.keras_calls`."""
+        with self._lock:
+            self._tickets.on_epoch_end()
+
+    def iterate(self, looks: Looks, num_batches: int | None = None) -> Iterator[Batch]:
+        """Yields the next batches, from the host's memory; see `keras_echo.serving.iterator_peeks`.
+
+        Args:
+            looks: What may be a look.
+            num_batches: How many; None for no end.
+        """
+        iteration = Iteration(looks, num_batches)
+        while True:
+            with self._lock:
+                may_return = self._iterations.may_return(iteration)
+                if may_return is None:
+                    return
+                if self._tickets.is_peek:  # of a fit() that an exception ended
+                    self._tickets.on_epoch_end()
+                try:
+                    self._mend()
+                    self.num_served += 1
+                    served = self._tickets.next()
+                    batch = served.from_host(may_return=may_return)
+                    self._move_on()
+                    self._iterations.took(iteration, served)
+                except BaseException as error:
+                    self._break(error)
+                    self._iterations.trains()
+                    raise
+            yield batch
+
+    def first(self) -> Batch:
+        """The next batch, only to look at; it is served again."""
+        with self._lock:
+            try:
+                self._mend()
+                return self._tickets.peek(0).waiting.batch
+            except BaseException as error:
+                self._break(error)
+                raise
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        """Waits until fresh batches lie ready; see `Pipeline.fill`."""
+        return self._pipeline.fill(num_batches, timeout_seconds)
+
+    @property
+    def state(self) -> State:
+        """Where the stream stands behind the last batch that was served."""
+        with self._standing:
+            standing: State = self._tickets.standing
+            ahead = self._tickets.ahead
+            end = ahead[-1].behind if ahead else standing
+            return replace(
+                standing,
+                factors_ahead=(
+                    *(served.factor for served in ahead),
+                    *self._pipeline.factors.since(end.num_steps),
+                ),
+            )
+
+    def go_on_from(self, state: State) -> None:
+        """Goes on where `state` was taken."""
+        # First without the lock: whoever holds it may be waiting for a batch.
+        self._pipeline.stop(wait=False)
+        with self._lock:
+            self._pipeline.stop()
+            self._iterations = Iterations(self._tickets.put_back)
+            self._begin(state)
+
+    def stop(self) -> None:
+        """Ends all threads and processes, and lets go of what was read ahead.
+
+        The next call starts again after the last batch that was served.
+        """
+        self._pipeline.stop(wait=False)
+        with self._lock:
+            self._restart()
+
+    def _is_peek(self, index: int) -> bool:
+        """Whether Keras wants `index` only to learn the shape of a batch.
+
+        An epoch that an exception ended was never told to be over: in one, the first indices may
+        be those of the peek of the next `fit()`.
+        """
+        in_epoch = self._tickets.is_in_epoch
+        if in_epoch and index >= _MOST_PEEKED:
+            return False
+        call = current_call()
+        return call is not None and not (in_epoch and (self._tickets.is_peek or call.has_begun))
+
+    def _end_peek_that_failed(self) -> None:
+        """Ends a peek that an exception ended: nobody else tells of that.
+
+        Then no method of Keras is at work on the thread that began it. On the threads of `tf.data`
+        there never is.
+        """
+        if (
+            self._tickets.is_peek
+            and threading.get_ident() == self._teller
+            and current_call() is None
+        ):
+            self._tickets.on_epoch_end()
+
+    def _warn_of(self, method: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{method}() reads the training stream of an EchoingPyDataset: batches are "
+                "repeated and shuffled, and training goes on after them. Pass the source itself "
+                "to evaluate(), to predict() and as validation_data.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _move_on(self) -> None:
+        with self._standing:
+            self._tickets.moved_on()
+            self._pipeline.factors.forget(self._tickets.standing.num_steps)
+
+    def _break(self, error: BaseException) -> None:
+        """Has the pipeline built anew before the next batch: Ctrl-C can come anywhere."""
+        if isinstance(error, StoppedError):
+            return
+        self._is_broken = True
+        # Not waited for: what went wrong should be heard at once.
+        self._pipeline.stop(wait=False)
+
+    def _mend(self) -> None:
+        if self._is_broken:
+            self._restart()
+
+    def _restart(self) -> None:
+        """Builds another pipeline; of the last one nothing stays but where it stood."""
+        self._pipeline.stop()
+        self._begin(self.state)
+
+    def _begin(self, state: State) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()  # it would keep the last pipeline, and what that read ahead
+        with self._standing:
+            self._tickets.go_on_from(state.without_batches())
+            self._pipeline = Pipeline(self._settings, self._tickets.standing)
+        # Without a reference to self, and without waiting: this runs on any thread.
+        self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
+        self._is_broken = False

@@ -1,0 +1,231 @@
+"""The stages in a row: read ahead, echo, shuffle, augment.
+
+A pipeline is disposable: whatever happens to it, another one that is built from the state behind
+the last batch goes on with the next.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from keras_echo.memory.batch import Batch, checked, copied
+from keras_echo.memory.host import HostBatch
+from keras_echo.reading.fresh_batches import FreshBatches
+from keras_echo.reading.ownership import OwnMemory
+from keras_echo.reading.prefetcher import Prefetcher
+from keras_echo.reading.stream import Fresh
+from keras_echo.serving.factors_ahead import FactorsAhead
+
+if TYPE_CHECKING:
+    from keras_echo.echoing.repetition import Use
+    from keras_echo.echoing.state import EchoState, State
+    from keras_echo.factor import EchoFactor
+    from keras_echo.memory.batch import Waiting
+    from keras_echo.metering import Meter
+    from keras_echo.reading.source import Parallelism, Source
+    from keras_echo.serving.augmentation import Augment
+
+_MOST_FAILURES = 1000  # in a row, for a source that doesn't know how long its passes are
+_SERVED_AHEAD = 2
+_THREAD_IDLE_SECONDS = 2.0
+_PROCESS_IDLE_SECONDS = 10.0  # a new one imports Keras, which takes seconds
+
+
+class Echoing(Protocol):
+    """A kind of echo, with its settings."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in a state."""
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether it makes each batch anew, which is then done ahead of training."""
+
+    def start(
+        self, fresh: FreshBatches, state: State, factor: Callable[[], float]
+    ) -> Iterator[tuple[Use[Any], State]]:
+        """Begins to repeat and to shuffle at a state.
+
+        Args:
+            fresh: What the state holds, once more, and the fresh batches after it.
+            state: Where to begin.
+            factor: Returns the factor of the use that is being made.
+
+        Returns:
+            The uses of fresh batches or of their examples, each with the state after it.
+        """
+
+    def state_from_json(self, state: dict[str, Any]) -> EchoState:
+        """Where the echo stands, from what its state's `as_json` returned."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same for all pipelines of a dataset.
+
+    Attributes:
+        source: What is read.
+        parallelism: How it is read.
+        factor: The echoing factor.
+        echoing: What is repeated, and how.
+        augment: Applied to every copy, with random numbers of its own, on any thread.
+        on_error: Whether a failing read raises or is skipped.
+        meter: Measures reads and waits.
+    """
+
+    source: Source
+    parallelism: Parallelism
+    factor: EchoFactor
+    echoing: Echoing
+    augment: Augment | None
+    on_error: Literal["raise", "skip"]
+    meter: Meter
+
+
+class Served(NamedTuple):
+    """A batch for training.
+
+    Attributes:
+        waiting: The batch.
+        is_only: Whether nobody else sees this very object.
+        before: Where the stream stands before this batch.
+        behind: Where it stands behind it.
+        factor: The echoing factor with which this use was made.
+        output: Refers to the upstream output that this is a use of, without keeping it alive.
+    """
+
+    waiting: Waiting
+    is_only: bool
+    before: State
+    behind: State
+    factor: float
+    output: weakref.ref[Waiting]
+
+    def hand_out(self, *, may_return: bool) -> Batch:
+        """The batch for training, of which nobody sees any change in place.
+
+        Args:
+            may_return: Whether this use may be served again.
+        """
+        if not self.is_only:
+            return self.waiting.use()
+        return self.from_host(may_return=may_return)  # used once, it's not worth a transfer
+
+    def from_host(self, *, may_return: bool) -> Batch:
+        """The same, and never from the accelerator's memory."""
+        is_free = self.is_only and not may_return
+        return self.waiting.batch if is_free else copied(self.waiting.batch)
+
+    def to_change(self) -> Batch:
+        """The batch for the user's code, which may change it in place: our memory, always."""
+        is_free = self.is_only and self.waiting.is_ours
+        return self.waiting.batch if is_free else self.waiting.use()
+
+
+class Pipeline(Iterator[Served]):
+    """All stages of a dataset, from `state` on, without an end.
+
+    Attributes:
+        factors: Those of the uses that were made; whoever takes one may have its own forgotten.
+    """
+
+    def __init__(self, settings: Settings, state: State) -> None:
+        self._meter = settings.meter
+        self.factors = FactorsAhead(settings.factor, state.num_steps, state.factors_ahead)
+        self._echoed = _Echoed(settings, replace(state, factors_ahead=()), self.factors)
+        self._ahead: Prefetcher[Served] | None = None
+        if settings.augment is not None:
+            self._ahead = Prefetcher(
+                _augmenter(settings.augment, state.seed),
+                self._echoed,
+                num_workers=settings.parallelism.workers,
+                window_size=_SERVED_AHEAD,
+            )
+        elif settings.echoing.makes_batches:
+            self._ahead = Prefetcher(
+                lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
+            )
+
+    def __next__(self) -> Served:
+        with self._meter.waiting():
+            return next(self._ahead or self._echoed)
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        """Waits until fresh batches lie ready: `num_batches`, or as many as are read ahead."""
+        return self._echoed.fill(num_batches, timeout_seconds)
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Ends all threads and processes; the next call starts them again."""
+        # Upstream first: the threads ahead may be waiting for it.
+        self._echoed.stop(wait=False)
+        if self._ahead is not None:
+            self._ahead.stop(wait=wait)
+        if wait:
+            self._echoed.stop(wait=True)
+
+
+class _Echoed(Iterator[Served]):
+    """Read ahead, echo, shuffle: everything but the augmentation."""
+
+    def __init__(self, settings: Settings, state: State, factors: FactorsAhead) -> None:
+        source, parallelism = settings.source, settings.parallelism
+        self._state = state
+        # What comes out of a process is a copy by itself.
+        is_lent = source.lends and not parallelism.use_multiprocessing
+        self._upstream = Prefetcher[Fresh](
+            OwnMemory(source.read) if is_lent else source.read,
+            source.reads(state.position, state.positions_held, state.seed),
+            num_workers=parallelism.workers,
+            window_size=parallelism.max_queue_size,
+            use_processes=parallelism.use_multiprocessing,
+            idle_seconds=(
+                _PROCESS_IDLE_SECONDS if parallelism.use_multiprocessing else _THREAD_IDLE_SECONDS
+            ),
+            measure=settings.meter.reading,
+        )
+        fresh = FreshBatches(
+            self._upstream,
+            most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
+            meter=settings.meter,
+        )
+        self._factors = factors
+        self._uses = settings.echoing.start(fresh, state, factors.acting)
+
+    def __next__(self) -> Served:
+        before = self._state
+        self._factors.settle(before.num_steps)
+        use, self._state = next(self._uses)
+        return Served(
+            use.item,
+            use.is_only,
+            before,
+            self._state,
+            self._factors.acting(),
+            weakref.ref(use.item),
+        )
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        return self._upstream.fill(num_batches, timeout_seconds)
+
+    def stop(self, *, wait: bool) -> None:
+        self._upstream.stop(wait=wait)
+
+
+def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:
+    def augmented(served: Served) -> Served:
+        # By the number of the copy: the same for any number of workers, and after a restart.
+        draws = np.random.SeedSequence(seed, spawn_key=(served.before.num_steps,))
+        batch = checked(
+            augment(served.to_change(), np.random.default_rng(draws)),
+            "What augment returns",
+            "Return the whole batch from augment, even where it is changed in place",
+        )
+        return served._replace(waiting=HostBatch(batch, is_ours=True), is_only=True)
+
+    return augmented

@@ -1,0 +1,33 @@
+import dataclasses
+
+from keras_echo.adapting.log_dir import LogDir
+from keras_echo.adapting.tuner import EchoDecision
+from keras_echo.metering import EchoStats
+from keras_echo.profiling.measuring.result import from_counters
+
+
+def decided(step, path):
+    found = from_counters(
+        steps=1, seconds=1.0, wait_seconds=0.5, reads=1, read_seconds=1.0, num_readers=1
+    )
+    return EchoDecision(step, dataclasses.replace(found, path=str(path)), 2.0, 1.0, "R = 2.00", 2.0)
+
+
+def test_no_more_than_a_handful_of_traces_stay(tmp_path):
+    log = LogDir(tmp_path)
+    traces = [tmp_path / "plugins" / "profile" / str(number) / "host.pb" for number in range(8)]
+    for step, trace in enumerate(traces):
+        trace.parent.mkdir(parents=True)
+        trace.write_text("a trace")
+        log.decision(decided(step, trace))
+    log.close()
+    assert [trace.exists() for trace in traces] == [False] * 3 + [True] * 5
+
+
+def test_curves_go_on_in_another_file_after_close(tmp_path):
+    log = LogDir(tmp_path)
+    for step in range(2):
+        log.progress(step, 1.0, EchoStats())
+        log.close()
+        log.close()
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2

@@ -1,0 +1,207 @@
+"""Windows with a tracer, a clock and a dataset that do as they are told."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from keras_echo import EchoFactor
+from keras_echo.adapting.schedule import Calls
+from keras_echo.adapting.window import Window
+from keras_echo.metering import EchoStats
+from keras_echo.profiling.recording.sessions import ProfilerError
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+class Tracer:
+    """Notes what happens; has no trace."""
+
+    def __init__(self, problem=None):
+        self.problem, self.events, self.is_open = problem, [], False
+
+    def start(self, logdir):
+        if self.problem:
+            raise self.problem
+        self.is_open = True
+
+    @contextmanager
+    def annotate(self, name, **stats):
+        self.events.append(name.removeprefix("keras_echo."))
+        yield
+
+    def step(self, number):
+        return self.annotate(f"step {number}")
+
+    def stop(self):
+        self.events.append("stop")
+
+    def write(self, reads, readers, full_load_seconds, ready_steps):
+        self.events.append(f"write, {len(reads)} reads by {readers}, ready {ready_steps}")
+        raise ProfilerError("no trace")
+
+    def discard(self):
+        self.is_open = False
+
+
+class Probe:
+    """A source that takes `read_seconds` for a batch, and training that takes 1 second a step."""
+
+    num_readers = 2
+    most_put_aside = 1000
+
+    def __init__(self, clock, read_seconds):
+        self.clock, self.seconds, self.waited, self.fills = clock, read_seconds, 0.0, []
+        self.put_aside = 0
+
+    sees_dataset = True
+
+    def stats(self):
+        return EchoStats(0, 0, 0, 0, 0, 0.0, self.waited, 1.0)
+
+    @contextmanager
+    def marking(self, read, wait):
+        self.is_marking = True
+        try:
+            yield
+        finally:
+            self.is_marking = False
+
+    def reads_since(self, _, num_before=2):
+        return [(0.0, 2 * self.seconds)] * 5
+
+    def fill(self, num_batches, timeout_seconds):
+        self.fills.append(num_batches)
+        self.clock.seconds += num_batches * self.seconds
+        self.put_aside = min(num_batches, self.most_put_aside)
+        return True
+
+    def read_seconds(self):
+        return self.seconds
+
+    def train(self):
+        if self.put_aside:
+            self.put_aside -= 1
+        else:
+            wait = max(0.0, self.seconds - 1)
+            self.waited += wait
+            self.clock.seconds += wait
+        self.clock.seconds += 1
+
+
+IN_THE_WARM_UP, LATER = Calls(8, 10, 0), Calls(0, 10, 8)
+
+
+def run(read_seconds, *, calls=LATER, problem=None, factor=1.0):
+    clock, tracer = Clock(), Tracer(problem)
+    return run_with(clock, tracer, Probe(clock, read_seconds), calls, factor)
+
+
+def run_with(clock, tracer, probe, calls=LATER, factor=1.0):
+    window = Window(
+        tracer,
+        Path(),
+        probe,
+        EchoFactor(factor),
+        synchronize=lambda: None,
+        step=20,
+        calls=calls,
+        clock=clock,
+    )
+    recording = window.record()
+    for passed in range(100):
+        try:
+            next(recording)
+        except StopIteration as done:
+            return done.value, tracer, probe, passed
+        probe.train()
+    raise AssertionError
+
+
+def test_the_trace_shows_calls_as_they_come_then_calls_do_not_wait():
+    measured, tracer, probe, passed = run(read_seconds=4.0)
+    assert passed == 18
+    assert tracer.events == [
+        *(f"step {number}" for number in range(20, 30)),
+        "stop",
+        "write, 5 reads by 2, ready (5, 5.0)",
+    ]
+    assert probe.fills == [9]
+    assert not tracer.is_open
+    assert not probe.is_marking
+    assert measured.problem == "no trace"
+    found = measured.breakdown
+    assert (found.origin, found.steps, found.ratio) == ("counters", 10, pytest.approx(4.0))
+    assert found.wait_fraction == pytest.approx(3 / 4)  # as in all of the training
+    assert found.downstream_seconds == pytest.approx(1.0)
+
+
+def test_in_the_warm_up_calls_without_a_wait_come_first():
+    measured, tracer, _, passed = run(read_seconds=4.0, calls=IN_THE_WARM_UP)
+    assert passed == 18
+    assert tracer.events[0] == "step 28"
+    assert tracer.events[-1] == "write, 5 reads by 2, ready (5, 5.0)"
+    assert measured.breakdown.ratio == pytest.approx(4.0)
+
+
+def test_echoing_needs_fewer_batches_put_aside():
+    assert run(read_seconds=4.0, factor=3.0)[2].fills == [4]
+
+
+def test_steps_that_waited_all_the_same_do_not_count():
+    Probe.most_put_aside = 5
+    try:
+        _, tracer, _, _ = run(read_seconds=4.0)
+    finally:
+        Probe.most_put_aside = 1000
+    assert tracer.events[-1] == "write, 5 reads by 2, ready None"
+
+
+def test_a_short_window_is_the_trace_only():
+    measured, _, probe, passed = run(read_seconds=4.0, calls=Calls(0, 10, 0))
+    assert passed == 10
+    assert probe.fills == []
+    assert measured.breakdown.ratio == pytest.approx(4.0)
+
+
+def test_counters_serve_where_the_profiler_does_not_start():
+    measured, tracer, _, _ = run(read_seconds=4.0, problem=ProfilerError("busy"))
+    assert measured.problem == "busy"
+    assert measured.breakdown.ratio == pytest.approx(4.0)
+    assert not {"stop", "write"} & {event.split(",")[0] for event in tracer.events}
+
+
+def test_a_window_that_is_given_up_closes_the_profiler():
+    clock, tracer = Clock(), Tracer()
+    probe = Probe(clock, 4.0)
+    recording = Window(
+        tracer, Path(), probe, EchoFactor(), lambda: None, 0, Calls(0, 10, 0), clock=clock
+    ).record()
+    next(recording)
+    assert tracer.is_open
+    recording.close()
+    assert not tracer.is_open
+    assert not probe.is_marking
+
+
+def test_only_the_profiler_and_its_trace_count_as_holding_training_up():
+    clock = Clock()
+
+    class SlowTracer(Tracer):
+        def start(self, logdir):
+            clock.seconds += 1
+
+        def stop(self):
+            clock.seconds += 2
+
+        def write(self, reads, readers, full_load_seconds, ready_steps):
+            clock.seconds += 4
+            raise ProfilerError("no trace")
+
+    measured, _, _, _ = run_with(clock, SlowTracer(), Probe(clock, read_seconds=4.0))
+    assert measured.held_seconds == 7

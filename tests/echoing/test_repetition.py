@@ -1,0 +1,158 @@
+import itertools
+import math
+from collections import Counter
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_echo.echoing.repetition import Echo, ShuffleBuffer
+
+factors = st.floats(1, 9) | st.sampled_from([1.0, 1.1, 4 / 3, 2.5, 8.0, math.nextafter(1, 2)])
+seeds = st.integers(0, 2**31)
+
+
+def numbers(start=0):
+    return itertools.count(start)
+
+
+def items(uses, num):
+    return [use.item for use in itertools.islice(uses, num)]
+
+
+@given(factor=factors, num_fresh=st.integers(1, 200))
+def test_uses_are_floor_or_ceil_of_n_times_e(factor, num_fresh):
+    uses = itertools.takewhile(lambda use: use.item < num_fresh, Echo(numbers(), lambda: factor))
+    counts = Counter(use.item for use in uses)
+    assert set(counts) == set(range(num_fresh))
+    assert set(counts.values()) <= {math.floor(factor), math.ceil(factor)}
+    assert counts.total() == math.floor(num_fresh * Fraction(factor))
+
+
+@given(factor=factors, num_steps=st.integers(1, 200))
+def test_copies_follow_each_other_in_upstream_order(factor, num_steps):
+    served = items(Echo(numbers(), lambda: factor), num_steps)
+    assert served == sorted(served)
+
+
+@given(chosen=st.lists(factors, min_size=1, max_size=100))
+def test_with_a_changing_factor_nothing_is_skipped(chosen):
+    changing = iter(chosen)
+    served = items(Echo(numbers(), lambda: next(changing)), len(chosen))
+    assert [number for number, _ in itertools.groupby(served)] == list(range(served[-1] + 1))
+
+
+def test_a_changed_factor_acts_at_the_next_use():
+    factor = 8.0
+    echo = Echo(numbers(), lambda: factor)
+    assert items(echo, 3) == [0, 0, 0]
+    factor = 1.0  # used three times already: that was enough, and leaves no debt
+    assert items(echo, 4) == [1, 2, 3, 4]
+    factor = 3.0
+    assert items(echo, 6) == [5, 5, 5, 6, 6, 6]
+    factor = 2.5
+    assert items(echo, 8) == [7, 7, 8, 8, 8, 9, 9, 10]
+
+
+@given(chosen=st.lists(factors, min_size=1, max_size=100))
+def test_with_a_changing_factor_counts_are_exact(chosen):
+    """A use is made if and only if the factor of its step allows for it, or it is the first one."""
+    changing = iter(chosen)
+    uses = list(itertools.islice(Echo(numbers(), lambda: next(changing)), len(chosen)))
+    num_uses, is_last = Counter(), {}
+    credit = Fraction(0)
+    for use, factor in zip(uses, map(Fraction, chosen), strict=True):
+        before = use.item - 1
+        if num_uses[use.item]:
+            assert num_uses[use.item] + 1 <= credit + factor
+        elif use.item and not is_last[before]:  # a lowered factor ended it
+            assert num_uses[before] + 1 > credit + factor
+            credit = max(Fraction(0), credit + factor - num_uses[before])
+        assert not is_last.get(use.item)  # what was handed out as its only use isn't served again
+        num_uses[use.item] += 1
+        is_last[use.item] = num_uses[use.item] + 1 > credit + factor
+        assert use.is_only == (num_uses[use.item] == 1 and is_last[use.item])
+        if is_last[use.item]:
+            credit = max(Fraction(0), credit + factor - num_uses[use.item])
+
+
+@given(chosen=st.lists(factors, min_size=2, max_size=60), data=st.data())
+def test_echo_with_a_changing_factor_goes_on_from_its_state(chosen, data):
+    before = data.draw(st.integers(1, len(chosen) - 1))
+    whole_factors, first_factors, second_factors = iter(chosen), iter(chosen), iter(chosen[before:])
+    whole = items(Echo(numbers(), lambda: next(whole_factors)), len(chosen))
+    first = Echo(numbers(), lambda: next(first_factors))
+    items(first, before)
+    second = Echo(
+        numbers(first.num_fresh - (first.num_uses > 0)),
+        lambda: next(second_factors),
+        credit=first.credit,
+        num_uses=first.num_uses,
+        num_fresh=first.num_fresh,
+    )
+    assert items(second, len(chosen) - before) == whole[before:]
+
+
+@given(factor=factors, num_steps=st.integers(1, 100))
+def test_is_only_says_whether_there_is_another_use(factor, num_steps):
+    echo = Echo(numbers(), lambda: factor)
+    uses = list(itertools.islice(echo, num_steps))
+    last = uses[-1].item
+    counts = Counter(use.item for use in uses)
+    for use in uses:
+        if use.item != last:
+            assert use.is_only == (counts[use.item] == 1)
+
+
+@given(factor=factors, before=st.integers(0, 50), after=st.integers(1, 50))
+def test_echo_goes_on_from_its_state(factor, before, after):
+    whole = items(Echo(numbers(), lambda: factor), before + after)
+    first = Echo(numbers(), lambda: factor)
+    items(first, before)
+    start = first.num_fresh - (first.num_uses > 0)
+    second = Echo(
+        numbers(start),
+        lambda: factor,
+        credit=first.credit,
+        num_uses=first.num_uses,
+        num_fresh=first.num_fresh,
+    )
+    assert items(second, after) == whole[before:]
+    assert second.num_fresh == len(set(whole))
+
+
+@given(size=st.integers(0, 20), seed=seeds, num_steps=st.integers(1, 100))
+def test_shuffle_serves_all_but_what_it_holds(size, seed, num_steps):
+    buffer = ShuffleBuffer(numbers(), size, seed=seed)
+    served = list(itertools.islice(buffer, num_steps))
+    assert sorted((*served, *buffer.held)) == list(range(num_steps + max(size, 1) - 1))
+    if size <= 1:
+        assert served == list(range(num_steps))
+
+
+@given(size=st.integers(0, 20), seed=seeds, before=st.integers(0, 50), after=st.integers(1, 50))
+def test_shuffle_goes_on_from_its_state(size, seed, before, after):
+    whole = list(itertools.islice(ShuffleBuffer(numbers(), size, seed=seed), before + after))
+    first = ShuffleBuffer(numbers(), size, seed=seed)
+    assert list(itertools.islice(first, before)) == whole[:before]
+    second = ShuffleBuffer(
+        numbers(before + len(first.held)),
+        size,
+        seed=seed,
+        num_drawn=first.num_drawn,
+        held=first.held,
+    )
+    assert list(itertools.islice(second, after)) == whole[before:]
+
+
+def test_shuffle_draws_evenly():
+    # 4,000 draws of the first element out of 10: a chi-squared of 30 has probability 4e-4.
+    firsts = Counter(next(ShuffleBuffer(numbers(), 10, seed=seed)) for seed in range(4000))
+    assert sum((firsts[place] - 400) ** 2 / 400 for place in range(10)) < 30
+
+
+def test_echoed_copies_are_spread_by_the_buffer():
+    echoed = ShuffleBuffer(Echo(numbers(), lambda: 4.0), 100, seed=0)
+    served = items(echoed, 4000)
+    in_a_row = sum(left == right for left, right in itertools.pairwise(served))
+    assert in_a_row < 0.05 * len(served)  # without a buffer, three of four
