@@ -82,10 +82,10 @@ def batches_read(dataset: keras_echo.EchoingPyDataset) -> int:
     `stats().fresh_batches` doesn't count the examples in the buffer that were never used.
     """
     state = dataset.state_dict()
-    examples = state["examples"]
-    if examples is None:
+    echo = state["echo"]
+    if not echo or echo["kind"] == "batch":
         return state["num_fresh"]
-    return math.ceil(examples["num_taken"] / examples["batch_size"])
+    return math.ceil(echo["num_taken"] / echo["batch_size"])
 
 
 class Evaluations(keras.callbacks.Callback):

@@ -152,7 +152,9 @@ def test_waiting_at_the_end_of_a_pass_keeps_no_reader():
     source = Shuffling()
     with wrapped(source) as dataset:
         firsts(dataset, LENGTH)
-        assert not probe_of(dataset).fill(2, 60)  # at once: a pass isn't begun before it is asked for
+        assert not probe_of(dataset).fill(
+            2, 60
+        )  # at once: a pass isn't begun before it is asked for
         assert source.calls[-1] != "B"
         assert source.calls.count("E") == 1
         firsts(dataset, 1)

@@ -16,6 +16,7 @@ from keras_echo.profiling.measuring.inputs import (
     noted_full_load_seconds,
     works_ahead,
 )
+from keras_echo.profiling.measuring.plane import Plane
 from keras_echo.profiling.measuring.spans import Spans, merge, no_spans
 from keras_echo.profiling.measuring.steps import (
     marked_steps,
@@ -24,7 +25,6 @@ from keras_echo.profiling.measuring.steps import (
     without_ends,
 )
 from keras_echo.profiling.traces import xspace
-from keras_echo.profiling.traces.plane import Plane
 
 if TYPE_CHECKING:
     from keras_echo.profiling.measuring.spans import Array

@@ -13,8 +13,8 @@ from keras_echo.profiling.measuring.spans import merge, no_spans, overlap, start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keras_echo.profiling.measuring.plane import Plane
     from keras_echo.profiling.measuring.spans import Array
-    from keras_echo.profiling.traces.plane import Plane
 
 _TF_FETCH = re.compile(r"IteratorGetNext\w*::DoCompute$")
 _TF_STAGE = re.compile(r"Iterator::")

@@ -13,8 +13,8 @@ from keras_echo.profiling.measuring.spans import merge, no_spans, starts_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from keras_echo.profiling.measuring.plane import Plane
     from keras_echo.profiling.measuring.spans import Array
-    from keras_echo.profiling.traces.plane import Plane
 
     Marked = tuple[Any, Array]
 
