@@ -17,7 +17,7 @@ from keras_echo._messages import expected
 from keras_echo.adapting import report
 from keras_echo.adapting.log_dir import LogDir
 from keras_echo.adapting.schedule import FEWEST_CALLS, ReadingWatch, Schedule
-from keras_echo.adapting.tuner import EchoDecision, decide
+from keras_echo.adapting.tuner import EchoDecision, NextWindow, decide
 from keras_echo.adapting.window import Measurement, Window
 from keras_echo.dataset import EchoingPyDataset, probe_of
 from keras_echo.factor import EchoFactor, check_factor
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Logs = dict[str, Any] | None
 
-_CHECK_STEPS = 100  # from one look at the dataset's counters to the next
+_CHECK_STEPS = 100  # between two checks of the dataset's counters
 
 # By thread: the callbacks whose windows may be open. A process has one profiler session.
 _recording: weakref.WeakValueDictionary[int, DataEchoCallback] = weakref.WeakValueDictionary()
@@ -180,7 +180,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         if self._window is not None:
             self._advance(self._window)
         elif self._first_step + batch >= min(self._schedule.next_step, self._next_check):
-            self._look(self._first_step + batch)
+            self._check(self._first_step + batch)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -220,7 +220,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._first_step += int(min(calls_end, self._num_steps()))
             self._last_batch = -1
 
-    def _look(self, step: int) -> None:
+    def _check(self, step: int) -> None:
         """Opens a window, if one is due or reading has changed."""
         self._next_check = step + _CHECK_STEPS
         has_changed = self._has_reading_changed() and bool(self._history)
@@ -228,7 +228,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             return
         running_seconds = time.perf_counter() - self._begun_seconds
         is_urgent = has_changed or not self._is_settled
-        calls = self._schedule.calls(step, running_seconds, is_urgent)
+        calls = self._schedule.begin_window(step, running_seconds, is_urgent)
         if calls is None:
             return
         _recording[threading.get_ident()] = self
@@ -263,7 +263,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         )
         if not self._adapt:
             factor, reason = previous, f"{reason}; adapt=False"
-        elif next_window == "at once":
+        elif next_window is NextWindow.AT_ONCE:
             self._schedule.repeat(step)
         if problem is not None:
             # Once in full.
@@ -271,7 +271,7 @@ class DataEchoCallback(keras.callbacks.Callback):
                 " (from counters)" if problem in self._problems else f". From counters: {problem}"
             )
             self._problems.add(problem)
-        self._is_settled = next_window == "if cheap"
+        self._is_settled = next_window is NextWindow.IF_CHEAP
         self._factor.value = factor
         decision = EchoDecision(step, breakdown, factor, previous, reason, ratio)
         self.decisions.append(decision)

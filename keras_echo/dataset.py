@@ -56,11 +56,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
             of a batch must have one row for each example, and one example the same shape in all
             batches. All batches that are served are full: of the size of the larger one of the
             source's first two, whose last batch of a pass may be shorter.
-        shuffle_buffer: What to hold behind the echo and to draw from at random, so that copies
+        shuffle_buffer: What to hold after the echo and to draw from at random, so that copies
             don't follow each other. With `echo="batch"` a number of batches; 0 keeps the order.
             With `echo="example"` a number of examples, each held once however often it is used;
             0 means 8 batches' worth, and a buffer of no more than one batch keeps the order.
-        augment: Applied to every copy behind the echo, on as many threads of the dataset as there
+        augment: Applied to every copy after the echo, on as many threads of the dataset as there
             are `workers`. A function of a batch; if it has a parameter `rng`, it gets a
             `numpy.random.Generator` of that copy, and the same seed then gives the same result for
             any number of workers. Or a Keras preprocessing layer, a `keras.layers.Pipeline` or a
@@ -232,7 +232,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands behind the last batch that was served, JSON-serialisable.
+        """Where the stream stands after the last batch that was served, JSON-serialisable.
 
         Another dataset that is built with the same arguments and loads this goes on with the next
         batch. With a shuffle buffer, the batches of what it held are read again. A source that is
@@ -259,7 +259,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         """The same stream as a `tf.data.Dataset`, for code that takes no `PyDataset`.
 
         Each iterator is an epoch of `len(self)` batches and goes on where the last one stopped;
-        what Keras only looks at is served again. One iterator at a time: a new one ends the one
+        what Keras only peeks at is served again. One iterator at a time: a new one ends the one
         before it. Batches come from the host's memory, whatever `placement` is.
 
         Args:

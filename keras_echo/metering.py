@@ -186,7 +186,7 @@ class Probe:
 
         Args:
             clock_seconds: A time by `time.perf_counter`.
-            num_before: How many times as many before as can be in flight.
+            num_before: How many reads before, as a multiple of the number of readers.
 
         Returns:
             Pairs of a start by the same clock and seconds, by their end.

@@ -15,13 +15,13 @@ def echo(
 ) -> Callable[[Any], Any]:
     """Repeats every element of a `tf.data.Dataset`; for `dataset.apply`.
 
-    Before `batch` it echoes examples, behind it batches; before `map` each copy is augmented
+    Before `batch` it echoes examples, after it batches; before `map` each copy is augmented
     anew. Nothing is copied. A fractional factor is exact: floor(n * e) uses after n elements. A
     change of a shared `EchoFactor` shows after the elements that tf.data has fetched ahead.
 
     Args:
         echo_factor: How often each element is used: a float >= 1, or an `EchoFactor` to share.
-        shuffle_buffer: Elements in a shuffle buffer behind the echo; 0 keeps the order.
+        shuffle_buffer: Elements in a shuffle buffer after the echo; 0 keeps the order.
         seed: Seed of the shuffle buffer.
 
     Returns:

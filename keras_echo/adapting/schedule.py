@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 BUDGET = 0.005
-"""Share of the training time that windows may take, those apart that are urgent."""
+"""Share of the training time that windows may take; urgent ones are not limited."""
 
 FEWEST_CALLS = 3
 """Calls of the train function below which a window isn't worth opening."""
@@ -46,7 +46,7 @@ class Schedule:
 
     In the first window the calls without a wait come first: they belong to the warm-up, in which
     batches lie ready anyway. In later ones they follow the trace, which would otherwise show how
-    the batches are used up that were put aside for them.
+    the batches that had been collected for them are used up.
 
     Args:
         warmup_steps: Optimizer steps at the beginning of a `fit()` without a window.
@@ -91,8 +91,8 @@ class Schedule:
             room = num_steps - self._ready_steps - self._profile_steps - self._steps_per_call
             self.next_step = step + min(self._lead, max(0, room))
 
-    def calls(self, step: int, seconds: float, is_urgent: bool) -> Calls | None:
-        """Decides on a window that would open now.
+    def begin_window(self, step: int, seconds: float, is_urgent: bool) -> Calls | None:
+        """Begins a window now, or decides against it.
 
         Args:
             step: Optimizer steps so far.
@@ -130,7 +130,7 @@ class Schedule:
         self.next_step = step
 
     def spent(self, seconds: float) -> None:
-        """A window took so long of the training thread, apart from the steps."""
+        """Notes how long a window kept the training thread from its steps."""
         self._spent_seconds += seconds
 
     @property

@@ -19,7 +19,8 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
 
 from keras_echo.profiling.measuring.result import STARVED
 
@@ -70,7 +71,12 @@ class EchoDecision:
     ratio: float
 
 
-NextWindow = Literal["at once", "in turn", "if cheap"]
+class NextWindow(Enum):
+    """When the next window is to open."""
+
+    AT_ONCE = auto()
+    IN_TURN = auto()
+    IF_CHEAP = auto()
 
 
 class Choice(NamedTuple):
@@ -80,7 +86,7 @@ class Choice(NamedTuple):
         factor: The echoing factor from here on.
         ratio: The R that it rests on; see `EchoDecision`.
         reason: Why, in words.
-        next_window: "at once", "in turn", or "if cheap": whether it is worth its time.
+        next_window: When the next window is to open: whether it is worth its time.
     """
 
     factor: float
@@ -111,13 +117,13 @@ def decide(
     ratio = known_ratio = latest.ratio
     if not math.isfinite(ratio):
         missing = "; ".join(latest.missing) or "no step was seen"
-        return Choice(factor, math.nan, f"R is unknown: {missing}", "if cheap")
+        return Choice(factor, math.nan, f"R is unknown: {missing}", NextWindow.IF_CHEAP)
     known = [b.ratio for b in breakdowns if b.bound == "exact" and math.isfinite(b.ratio)]
     since_change = _since_change(known)
     if latest.bound == "upper":
         seen = f"R is at most {ratio:.2f}"
         if not latest.starved_fraction < STARVED or factor <= min_factor:
-            return Choice(factor, ratio, seen, "if cheap")
+            return Choice(factor, ratio, seen, NextWindow.IF_CHEAP)
         ratio = min(ratio, BACK_OFF * factor)
     elif latest.bound == "lower":
         seen = f"R is at least {ratio:.2f}"
@@ -135,11 +141,11 @@ def decide(
     wanted, latest_wanted = within_limits(ratio), within_limits(latest.ratio)
     if ratio > max_factor:
         seen += f", above max_factor {max_factor:g}{_waits(latest, ratio, factor, max_factor)}"
-    next_window: NextWindow = "in turn"
+    next_window = NextWindow.IN_TURN
     if wanted == latest_wanted == factor or len(since_change) >= NUM_SETTLED:
-        next_window = "if cheap"
+        next_window = NextWindow.IF_CHEAP
     if _disagrees(latest_wanted, wanted) or (len(breakdowns) == 1 and wanted != factor):
-        next_window = "at once"
+        next_window = NextWindow.AT_ONCE
     if abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor:
         wanted = factor
     after = wanted if wanted == factor else round(wanted, 2)

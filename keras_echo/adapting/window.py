@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from keras_echo.metering import Probe
     from keras_echo.profiling.recording.tracer import Tracer
 
-_PATIENCE = 4.0  # how long to wait for batches to be put aside, in times of what it should take
+_PATIENCE = 4.0  # how long to wait for batches to collect, in multiples of what it should take
 
 # Share of the time without a trace for which the dataset may have been waited for all the same.
-# That much can be work behind the echo, such as augmentation, which belongs downstream; and on an
-# asynchronous backend the device goes on meanwhile. More means that too few were put aside.
+# That much can be work after the echo, such as augmentation, which belongs downstream; and on an
+# asynchronous backend the device goes on meanwhile. More means that too few had been collected.
 _MOST_WAITING = 0.25
 
 Mark = Callable[[], AbstractContextManager[Any]]
@@ -69,7 +69,7 @@ class Window:
 
     The latter tell what a step costs, t_downstream. A step that follows a wait is slower than one
     that doesn't, and so is one that is profiled; on a CPU up to twice. So training pauses until
-    batches have been put aside, and goes through them. Where it starves the pause costs nothing:
+    enough batches have been read, and goes through them. Where it starves the pause costs nothing:
     what limits a starving training are the readers, and they go on. Where it doesn't, batches lie
     ready and there is no pause.
 
@@ -99,7 +99,7 @@ class Window:
     _held_seconds: float = field(default=0.0, init=False)
 
     def record(self) -> Generator[None, None, Measurement]:
-        """Records it; to be advanced before each of the calls, and once behind the last.
+        """Records it; to be advanced before each of the calls, and once after the last.
 
         Whatever becomes of the profiler, training goes on and there is a measurement.
 
@@ -163,7 +163,7 @@ class Window:
                 yield
                 if not left:
                     # While the last call is still marked: on an asynchronous backend the work of
-                    # all of them would otherwise lie behind it.
+                    # all of them would otherwise lie after it.
                     self.synchronize()
         return self.clock() - started
 

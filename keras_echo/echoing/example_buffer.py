@@ -43,7 +43,7 @@ class Block(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Number of the first example behind it."""
+        """Number of the first example after it."""
         return self.first + self.num
 
 

@@ -241,8 +241,8 @@ class EchoBuffer(keras.layers.Layer):
         num_free = ops.sum(ops.cast(uses <= 0, "int32"))
         num_filled = ops.sum(ops.cast(uses > _EMPTY, "int32"))
         # Examples with uses left come first, then spent ones, then empty slots; else at random.
-        behind = math.ceil(self.echo_factor) + 1
-        rank = ops.where(uses > 0, ops.where(num_free < num, uses, 0), behind - uses)
+        last = math.ceil(self.echo_factor) + 1
+        rank = ops.where(uses > 0, ops.where(num_free < num, uses, 0), last - uses)
         order = ops.argsort(
             ops.cast(rank, "float32")
             + keras.random.uniform((self.capacity,), dtype="float32", seed=self.seed_generator)

@@ -14,7 +14,7 @@ from keras_echo._checks import check_count
 class RepeatedAugmentation(keras.layers.Wrapper):
     """Turns a batch of n examples into n * copies differently augmented ones, side by side.
 
-    The echo behind the reading and before the augmentation, within one optimizer step (repeated
+    The echo after the reading and before the augmentation, within one optimizer step (repeated
     augmentation, Hoffer et al., arXiv 1901.09335). The layer is called once per copy rather than
     on a repeated batch: layers that draw once per call (`keras.layers.RandomCrop`) or mix examples
     (`MixUp`) give different copies too.

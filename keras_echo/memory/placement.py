@@ -98,7 +98,7 @@ def batch_placement(placement: str, *, shuffle_buffer: int, augments: bool) -> B
 
     Args:
         placement: `"auto"`, `"host"` or `"device"`.
-        shuffle_buffer: Batches in the shuffle buffer behind the echo.
+        shuffle_buffer: Batches in the shuffle buffer after the echo.
         augments: Whether copies are augmented on the host.
 
     Raises:

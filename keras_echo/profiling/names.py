@@ -12,8 +12,8 @@ STEP = "keras_echo.step"
 """One call of the train function, from one batch to the next. Stats: `STEP_NUM`, `ROOT`."""
 
 READY_STEPS = "keras_echo.ready_steps"
-"""Optimizer steps beside the window for which batches had been put aside, timed without the
-profiler. Stats: `NUM_STEPS`, `SECONDS`."""
+"""Optimizer steps outside of the window, while batches lay ready, timed without the profiler.
+Stats: `NUM_STEPS`, `SECONDS`."""
 
 FULL_LOAD = "keras_echo.full_load"
 """What a fresh batch costs while all readers are at work, as the dataset knows it. Stats:

@@ -78,7 +78,7 @@ class Prefetcher(Generic[R]):
             processes of their own, for which it is pickled.
         tasks: The tasks, and barriers between them; pulled by one reader at a time.
         num_workers: The most readers.
-        window_size: The most results that wait for the consumer, those in the making included.
+        window_size: The most results that wait for the consumer, or are being made.
         use_processes: Whether readers work in processes.
         idle_seconds: How long a reader waits for work before it ends.
         stall_seconds: After how long a wait the consumer is warned, again and again.
@@ -106,7 +106,7 @@ class Prefetcher(Generic[R]):
         self._stall_seconds = stall_seconds
         self._measure = measure
         # Ctrl-C can come between any two steps of the thread that consumes. To take a lock by
-        # `with` is one step; to wait on a condition takes several, and may leave its lock behind in
+        # `with` is one step; to wait on a condition takes several, and may leave its lock in
         # any state. So the readers, which are never interrupted, wait on the condition, and a
         # consumer waits for a bell of its own: a lock that is released for it.
         self._lock = threading.RLock()  # taken again where a collected prefetcher is stopped

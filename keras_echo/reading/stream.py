@@ -19,7 +19,7 @@ class Position(NamedTuple):
 
     @property
     def next(self) -> Position:
-        """The place behind it, in the same pass."""
+        """The place after it, in the same pass."""
         return Position(self.number, self.ordinal + 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
-from keras_echo.serving.iterator_peeks import Looks
+from keras_echo.serving.iterator_peeks import Peeks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
     from keras_echo.serving.feed import Feed
 
-_LOOKS = Looks(most_in_a_row=2, most_elements=2)
+_PEEKS = Peeks(most_in_a_row=2, most_elements=2)
 
 
 def as_grain(
@@ -41,7 +41,7 @@ def as_grain(
     class Batches(grain.DatasetIterator[Any]):
         def __init__(self) -> None:
             super().__init__()
-            self._batches = feed.iterate(_LOOKS)
+            self._batches = feed.iterate(_PEEKS)
 
         def __next__(self) -> Batch:
             return next(self._batches)

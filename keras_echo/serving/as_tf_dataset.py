@@ -10,14 +10,14 @@ import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.serving.fit_input import as_tensorflow_takes
-from keras_echo.serving.iterator_peeks import Looks
+from keras_echo.serving.iterator_peeks import Peeks
 
 if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
     from keras_echo.serving.feed import Feed
 
-# A parallel map reads one element per core ahead, and each prefetch behind it one or two.
-_LOOKS = Looks(most_in_a_row=1, most_elements=(os.cpu_count() or 1) + 8)
+# A parallel map reads one element per core ahead, and each prefetch after it one or two.
+_PEEKS = Peeks(most_in_a_row=1, most_elements=(os.cpu_count() or 1) + 8)
 
 
 def as_tf_dataset(feed: Feed, num_batches: int, element_spec: Any = None) -> Any:
@@ -42,7 +42,7 @@ def as_tf_dataset(feed: Feed, num_batches: int, element_spec: Any = None) -> Any
     if element_spec is None:
         element_spec = keras.tree.map_structure(_spec, _tensors(feed.first()))
     dataset = tf.data.Dataset.from_generator(
-        lambda: map(_tensors, feed.iterate(_LOOKS, num_batches)), output_signature=element_spec
+        lambda: map(_tensors, feed.iterate(_PEEKS, num_batches)), output_signature=element_spec
     )
     return dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
 

@@ -45,7 +45,7 @@ class FactorsAhead:
             self._acting = self._settled[place]
 
     def acting(self) -> float:
-        """The factor of the use in the making."""
+        """The factor of the use that is being made."""
         return self._acting
 
     def forget(self, number: int) -> None:

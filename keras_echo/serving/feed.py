@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keras_echo.reading.prefetcher import StoppedError
-from keras_echo.serving.index_peeks import Tickets
-from keras_echo.serving.iterator_peeks import Iteration, Iterations
+from keras_echo.serving.index_peeks import IndexPeeks
+from keras_echo.serving.iterator_peeks import Iteration, IteratorPeeks
 from keras_echo.serving.keras_calls import current_call
 from keras_echo.serving.pipeline import Pipeline, Served, Settings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keras_echo.echoing.state import State
     from keras_echo.memory.batch import Batch
     from keras_echo.serving.fit_input import FitInput
-    from keras_echo.serving.iterator_peeks import Looks
+    from keras_echo.serving.iterator_peeks import Peeks
 
 _MOST_PEEKED = 2  # batches that Keras reads before an epoch; see keras_echo.serving.keras_calls
 
@@ -44,8 +44,8 @@ class Feed:
         self._standing = threading.Lock()  # of what says where the stream stands
         self.num_served = 0
         self._finalizer: weakref.finalize[..., Feed] | None = None
-        self._tickets = Tickets[Served](lambda: next(self._pipeline), state)
-        self._iterations = Iterations(self._tickets.put_back)
+        self._peeks = IndexPeeks[Served](lambda: next(self._pipeline), state)
+        self._iterators = IteratorPeeks(self._peeks.put_back)
         self._has_warned = False
         self._teller: int | None = None  # the thread that last told of an epoch
         self._begin(state)
@@ -58,10 +58,10 @@ class Feed:
                 self._mend()
                 self.num_served += 1
                 if self._is_peek(index):
-                    served = self._tickets.peek(index)
+                    served = self._peeks.peek(index)
                     return as_taken.peeked(served.hand_out(may_return=True), index)
-                served = self._tickets.next()
-                batch = as_taken(served.hand_out(may_return=self._tickets.is_peek))
+                served = self._peeks.next()
+                batch = as_taken(served.hand_out(may_return=self._peeks.is_peek))
                 self._move_on()
             except BaseException as error:
                 self._break(error)
@@ -75,47 +75,47 @@ class Feed:
             self._warn_of(call.method)
         with self._lock:
             self._teller = threading.get_ident()
-            self._tickets.on_epoch_begin(is_peek=call is not None and not call.has_begun)
+            self._peeks.on_epoch_begin(is_peek=call is not None and not call.has_begun)
 
     def on_epoch_end(self) -> None:
         """Keras calls this; see `keras_echo.serving.keras_calls`."""
         with self._lock:
-            self._tickets.on_epoch_end()
+            self._peeks.on_epoch_end()
 
-    def iterate(self, looks: Looks, num_batches: int | None = None) -> Iterator[Batch]:
+    def iterate(self, peeks: Peeks, num_batches: int | None = None) -> Iterator[Batch]:
         """Yields the next batches, from the host's memory; see `keras_echo.serving.iterator_peeks`.
 
         Args:
-            looks: What may be a look.
+            peeks: What may be a peek.
             num_batches: How many; None for no end.
         """
-        iteration = Iteration(looks, num_batches)
+        iteration = Iteration(peeks, num_batches)
         while True:
             with self._lock:
-                may_return = self._iterations.may_return(iteration)
+                may_return = self._iterators.may_return(iteration)
                 if may_return is None:
                     return
-                if self._tickets.is_peek:  # of a fit() that an exception ended
-                    self._tickets.on_epoch_end()
+                if self._peeks.is_peek:  # of a fit() that an exception ended
+                    self._peeks.on_epoch_end()
                 try:
                     self._mend()
                     self.num_served += 1
-                    served = self._tickets.next()
+                    served = self._peeks.next()
                     batch = served.from_host(may_return=may_return)
                     self._move_on()
-                    self._iterations.took(iteration, served)
+                    self._iterators.took(iteration, served)
                 except BaseException as error:
                     self._break(error)
-                    self._iterations.trains()
+                    self._iterators.trains()
                     raise
             yield batch
 
     def first(self) -> Batch:
-        """The next batch, only to look at; it is served again."""
+        """The next batch, only to peek at; it is served again."""
         with self._lock:
             try:
                 self._mend()
-                return self._tickets.peek(0).waiting.batch
+                return self._peeks.peek(0).waiting.batch
             except BaseException as error:
                 self._break(error)
                 raise
@@ -126,11 +126,11 @@ class Feed:
 
     @property
     def state(self) -> State:
-        """Where the stream stands behind the last batch that was served."""
+        """Where the stream stands after the last batch that was served."""
         with self._standing:
-            standing: State = self._tickets.standing
-            ahead = self._tickets.ahead
-            end = ahead[-1].behind if ahead else standing
+            standing: State = self._peeks.standing
+            ahead = self._peeks.ahead
+            end = ahead[-1].after if ahead else standing
             return replace(
                 standing,
                 factors_ahead=(
@@ -145,7 +145,7 @@ class Feed:
         self._pipeline.stop(wait=False)
         with self._lock:
             self._pipeline.stop()
-            self._iterations = Iterations(self._tickets.put_back)
+            self._iterators = IteratorPeeks(self._peeks.put_back)
             self._begin(state)
 
     def stop(self) -> None:
@@ -163,11 +163,11 @@ class Feed:
         An epoch that an exception ended was never told to be over: in one, the first indices may
         be those of the peek of the next `fit()`.
         """
-        in_epoch = self._tickets.is_in_epoch
+        in_epoch = self._peeks.is_in_epoch
         if in_epoch and index >= _MOST_PEEKED:
             return False
         call = current_call()
-        return call is not None and not (in_epoch and (self._tickets.is_peek or call.has_begun))
+        return call is not None and not (in_epoch and (self._peeks.is_peek or call.has_begun))
 
     def _end_peek_that_failed(self) -> None:
         """Ends a peek that an exception ended: nobody else tells of that.
@@ -175,12 +175,8 @@ class Feed:
         Then no method of Keras is at work on the thread that began it. On the threads of `tf.data`
         there never is.
         """
-        if (
-            self._tickets.is_peek
-            and threading.get_ident() == self._teller
-            and current_call() is None
-        ):
-            self._tickets.on_epoch_end()
+        if self._peeks.is_peek and threading.get_ident() == self._teller and current_call() is None:
+            self._peeks.on_epoch_end()
 
     def _warn_of(self, method: str) -> None:
         if not self._has_warned:
@@ -195,8 +191,8 @@ class Feed:
 
     def _move_on(self) -> None:
         with self._standing:
-            self._tickets.moved_on()
-            self._pipeline.factors.forget(self._tickets.standing.num_steps)
+            self._peeks.moved_on()
+            self._pipeline.factors.forget(self._peeks.standing.num_steps)
 
     def _break(self, error: BaseException) -> None:
         """Has the pipeline built anew before the next batch: Ctrl-C can come anywhere."""
@@ -219,8 +215,8 @@ class Feed:
         if self._finalizer is not None:
             self._finalizer.detach()  # it would keep the last pipeline, and what that read ahead
         with self._standing:
-            self._tickets.go_on_from(state.without_batches())
-            self._pipeline = Pipeline(self._settings, self._tickets.standing)
+            self._peeks.go_on_from(state.without_batches())
+            self._pipeline = Pipeline(self._settings, self._peeks.standing)
         # Without a reference to self, and without waiting: this runs on any thread.
         self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
         self._is_broken = False

@@ -24,8 +24,8 @@ class Element(Protocol):
         """Where the stream stands before it."""
 
     @property
-    def behind(self) -> Any:
-        """Where the stream stands behind it."""
+    def after(self) -> Any:
+        """Where the stream stands after it."""
 
 
 T = TypeVar("T", bound=Element)
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=Element)
 _MOST_AHEAD = 32  # elements to pass for a peek at another output
 
 
-class Tickets(Generic[T]):
+class IndexPeeks(Generic[T]):
     """Serves the elements of a stream, and those again that were only peeked at.
 
     To serve one takes two steps, of which an interruption can come between any two: `next` changes
@@ -44,7 +44,7 @@ class Tickets(Generic[T]):
         standing: Where the stream stands.
 
     Attributes:
-        standing: Where it stands behind the last element that was used.
+        standing: Where it stands after the last element that was used.
         ahead: What was made and not used yet.
         is_in_epoch: Whether an epoch, or a peek that looks like one, was begun and hasn't ended.
         is_peek: Whether it is a peek.
@@ -67,7 +67,7 @@ class Tickets(Generic[T]):
         if self.is_peek:
             self._num_peeked += 1
             return
-        used, ahead = self.ahead[0].behind, self.ahead[1:]
+        used, ahead = self.ahead[0].after, self.ahead[1:]
         # No interruption comes between two assignments.
         self.standing, self.ahead = used, ahead
 

@@ -1,14 +1,14 @@
-"""Which iterators over a stream train, and which only look ahead.
+"""Which iterators over a stream train, and which only peek ahead.
 
 `tf.data` and Grain don't say when an epoch begins or ends; they make iterators. Each epoch is one
-(Grain with `steps_per_epoch`: each `fit()`), and some are only looks (Keras 3.15,
+(Grain with `steps_per_epoch`: each `fit()`), and some are only peeks (Keras 3.15,
 `trainers/trainer.py` and `trainers/data_adapters/grain_dataset_adapter.py`):
 
 - `tf.data`: none on TensorFlow; on JAX and PyTorch one of one batch, at the start of a `fit()` of
   which the model, its loss or its metrics aren't built yet.
 - Grain: the same, and one of two batches before.
 
-What stands behind the stream may read ahead of whoever asked for a batch, and drops what it holds
+Whatever takes the batches may read ahead of training, and what it holds is lost
 with its iterator: `tf.data` reads about one batch per CPU core ahead of a parallel `map`.
 """
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Looks(NamedTuple):
-    """What may be a look.
+class Peeks(NamedTuple):
+    """What may be a peek.
 
     Attributes:
-        most_in_a_row: Iterators that may be looks without one that surely trains between them.
+        most_in_a_row: Iterators that may be peeks without one that surely trains between them.
         most_elements: Elements that one of them may take, those read ahead included.
     """
 
@@ -39,14 +39,14 @@ class Iteration:
     """One iterator over the stream.
 
     Args:
-        looks: What may be a look.
+        peeks: What may be a peek.
         num_elements: After how many it ends; None for never.
     """
 
     _numbers = itertools.count()
 
-    def __init__(self, looks: Looks, num_elements: int | None = None) -> None:
-        self.looks = looks
+    def __init__(self, peeks: Peeks, num_elements: int | None = None) -> None:
+        self.peeks = peeks
         self.num_elements = num_elements
         self.num_taken = 0
         self.number = next(self._numbers)
@@ -57,12 +57,12 @@ class Iteration:
         return self.num_taken == self.num_elements
 
 
-class Iterations(Generic[T]):
+class IteratorPeeks(Generic[T]):
     """Tells which iterators over a stream train; they come one after the other.
 
-    A new iterator ends the one before it, goes on behind it, and decides what it was. It trained if
-    it was read to its end, failed, or took more than a look may; or if as many as can be looks
-    stand before it already. Otherwise it was a look, and what it took is served again.
+    A new iterator ends the one before it, goes on after it, and decides what it was. It trained if
+    it was read to its end, failed, or took more than a peek may; or if as many as can be peeks
+    stand before it already. Otherwise it was a peek, and what it took is served again.
 
     Args:
         put_back: Has elements served again before the stream goes on.
@@ -71,8 +71,8 @@ class Iterations(Generic[T]):
     def __init__(self, put_back: Callable[[list[T]], None]) -> None:
         self._put_back = put_back
         self._current: Iteration | None = None
-        self._seen: list[T] | None = None  # by the current one; None: it is no look
-        self._num_looks = 0  # since the last one that surely trained
+        self._seen: list[T] | None = None  # by the current one; None: it is no peek
+        self._num_peeks = 0  # since the last one that surely trained
 
     def may_return(self, iteration: Iteration) -> bool | None:
         """Whether what `iteration` takes next may come again; None where it is over."""
@@ -94,17 +94,17 @@ class Iterations(Generic[T]):
             self._seen.append(what)
 
     def trains(self) -> None:
-        """To be called when the current one fails: it was no look."""
+        """To be called when the current one fails: it was no peek."""
         self._seen = None
-        self._num_looks = 0
+        self._num_peeks = 0
 
     def _turn_to(self, iteration: Iteration) -> None:
         if self._seen:
             self._put_back(self._seen)
-            self._num_looks += 1
+            self._num_peeks += 1
         self._current = iteration
-        self._seen = [] if self._num_looks < iteration.looks.most_in_a_row else None
+        self._seen = [] if self._num_peeks < iteration.peeks.most_in_a_row else None
 
 
 def _surely_trains(iteration: Iteration, num_taken: int) -> bool:
-    return num_taken > iteration.looks.most_elements or num_taken == iteration.num_elements
+    return num_taken > iteration.peeks.most_elements or num_taken == iteration.num_elements

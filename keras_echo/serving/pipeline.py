@@ -1,6 +1,6 @@
 """The stages in a row: read ahead, echo, shuffle, augment.
 
-A pipeline is disposable: whatever happens to it, another one that is built from the state behind
+A pipeline is disposable: whatever happens to it, another one that is built from the state after
 the last batch goes on with the next.
 """
 
@@ -95,7 +95,7 @@ class Served(NamedTuple):
         waiting: The batch.
         is_only: Whether nobody else sees this very object.
         before: Where the stream stands before this batch.
-        behind: Where it stands behind it.
+        after: Where it stands after it.
         factor: The echoing factor with which this use was made.
         output: Refers to the upstream output that this is a use of, without keeping it alive.
     """
@@ -103,7 +103,7 @@ class Served(NamedTuple):
     waiting: Waiting
     is_only: bool
     before: State
-    behind: State
+    after: State
     factor: float
     output: weakref.ref[Waiting]
 

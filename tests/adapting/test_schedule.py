@@ -15,7 +15,7 @@ def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, is_urgent=False)
         busy_until = -1
         for call in range(step, step + num_steps, steps_per_call):
             if call > busy_until and call >= schedule.next_step:
-                calls = schedule.calls(call, seconds, is_urgent)
+                calls = schedule.begin_window(call, seconds, is_urgent)
                 if calls:
                     found.append((call + calls.ready_before * steps_per_call, calls.traced))
                     busy_until = call + sum(calls) * steps_per_call
@@ -61,7 +61,7 @@ def test_windows_are_left_out_where_they_cost_too_much_unless_urgent():
         windows(schedule, epochs=[100])
         schedule.spent(spent)
         schedule.begin_epoch(100, 100)
-        return schedule.calls(110, 10.0, is_urgent)
+        return schedule.begin_window(110, 10.0, is_urgent)
 
     assert second(is_urgent=False, spent=10 * BUDGET * 0.9) == (0, 10, 8)
     assert second(is_urgent=False, spent=10 * BUDGET * 1.1) is None
@@ -72,7 +72,7 @@ def test_an_epoch_of_unknown_length_is_measured():
     schedule = Schedule(10, 10, None)
     schedule.begin_fit(0, 1)
     schedule.begin_epoch(0, math.inf)
-    assert schedule.calls(2, 1.0, False) == (8, 10, 0)
+    assert schedule.begin_window(2, 1.0, False) == (8, 10, 0)
 
 
 def test_steps_without_a_wait_belong_to_the_warm_up_or_follow_the_trace():
@@ -82,8 +82,8 @@ def test_steps_without_a_wait_belong_to_the_warm_up_or_follow_the_trace():
         schedule.begin_epoch(0, 100)
         assert schedule.next_step == warmup - before
         # Without them where the warm-up is too short, so that the first decision comes early.
-        assert schedule.calls(warmup - before, 1.0, False) == (before, 10, 0)
-        assert schedule.calls(schedule.next_step, 1.0, False) == (0, 10, 8)
+        assert schedule.begin_window(warmup - before, 1.0, False) == (before, 10, 0)
+        assert schedule.begin_window(schedule.next_step, 1.0, False) == (0, 10, 8)
 
 
 def test_a_change_of_reading_is_noticed_once():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keras_echo.adapting.tuner import DEAD_BAND, DISAGREEMENT, HEADROOM, decide
+from keras_echo.adapting.tuner import DEAD_BAND, DISAGREEMENT, HEADROOM, NextWindow, decide
 from keras_echo.profiling.measuring.result import from_counters
 
 FACTORS = st.floats(1, 20)
@@ -140,9 +140,9 @@ def test_the_next_window_comes_at_once_in_turn_or_if_it_is_cheap():
         windows = [measured(ratio) for ratio in ratios]
         return decide(windows, factor, min_factor=1.0, max_factor=8.0).next_window
 
-    assert next_window(4.0, factor=1.0) == "at once"
-    assert next_window(4.0, 4.1, factor=4.0) == "in turn"
-    assert next_window(4.0, 4.1, 4.0, 4.1, 4.0, factor=4.0) == "if cheap"
-    assert next_window(4.0, 4.1, 4.0, 4.1, 7.0, factor=4.0) == "at once"
-    assert next_window(0.6, factor=1.0) == "if cheap"
-    assert next_window(20.0, factor=8.0) == "if cheap"
+    assert next_window(4.0, factor=1.0) is NextWindow.AT_ONCE
+    assert next_window(4.0, 4.1, factor=4.0) is NextWindow.IN_TURN
+    assert next_window(4.0, 4.1, 4.0, 4.1, 4.0, factor=4.0) is NextWindow.IF_CHEAP
+    assert next_window(4.0, 4.1, 4.0, 4.1, 7.0, factor=4.0) is NextWindow.AT_ONCE
+    assert next_window(0.6, factor=1.0) is NextWindow.IF_CHEAP
+    assert next_window(20.0, factor=8.0) is NextWindow.IF_CHEAP

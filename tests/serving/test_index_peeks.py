@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.serving.index_peeks import Tickets
+from keras_echo.serving.index_peeks import IndexPeeks
 
 
 class Element:
@@ -17,7 +17,7 @@ class Element:
 
     def __init__(self, number, output):
         self.number = self.before = number
-        self.behind = number + 1
+        self.after = number + 1
         self.output = output
 
 
@@ -25,7 +25,7 @@ def stream(num_uses=1):
     outputs = (object() for _ in itertools.count())
     uses = (output for output in outputs for _ in range(num_uses))
     elements = (Element(number, output) for number, output in enumerate(uses))
-    return Tickets(elements.__next__, standing=0)
+    return IndexPeeks(elements.__next__, standing=0)
 
 
 def serve(tickets):

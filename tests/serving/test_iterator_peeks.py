@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.serving.iterator_peeks import Iteration, Iterations, Looks
+from keras_echo.serving.iterator_peeks import Iteration, IteratorPeeks, Peeks
 
-TF_DATA = Looks(most_in_a_row=1, most_elements=4)
-GRAIN = Looks(most_in_a_row=2, most_elements=2)
+TF_DATA = Peeks(most_in_a_row=1, most_elements=4)
+GRAIN = Peeks(most_in_a_row=2, most_elements=2)
 
 
 class Stream:
@@ -17,7 +17,7 @@ class Stream:
 
     def __init__(self, advance):
         self._advance, self._again = advance, []
-        self.iterations = Iterations(self._put_back)
+        self.iterations = IteratorPeeks(self._put_back)
 
     def _put_back(self, numbers):
         self._again = [*numbers, *self._again]
@@ -36,19 +36,19 @@ class Stream:
         return number, may_return
 
 
-def play(looks, length, *nums):
+def play(peeks, length, *nums):
     """What is served to iterators that take `nums` elements, one after the other."""
     iterations = Stream(itertools.count().__next__)
     served = []
     for num in nums:
-        iteration = Iteration(looks, length)
+        iteration = Iteration(peeks, length)
         found = [iterations.serve(iteration) for _ in range(num)]
         served.append([None if one is None else one[0] for one in found])
     return served
 
 
 @pytest.mark.parametrize(
-    ("looks", "length", "nums", "served"),
+    ("peeks", "length", "nums", "served"),
     [
         # tf.data, an epoch each, read to its end
         (TF_DATA, 5, (6, 6), [[0, 1, 2, 3, 4, None], [5, 6, 7, 8, 9, None]]),
@@ -66,8 +66,8 @@ def play(looks, length, *nums):
         (GRAIN, None, (2, 1, 5, 2, 4), [[0, 1], [0], [0, 1, 2, 3, 4], [5, 6], [5, 6, 7, 8]]),
     ],
 )
-def test_serves_looks_again(looks, length, nums, served):
-    assert play(looks, length, *nums) == served
+def test_serves_looks_again(peeks, length, nums, served):
+    assert play(peeks, length, *nums) == served
 
 
 def test_one_that_failed_was_no_look():
@@ -119,9 +119,9 @@ def test_epochs_are_the_stream_whatever_looks_lie_between(length, fits):
 def test_fits_on_grain_are_the_stream(fits):
     nums, trains = [], []
     for is_built, num_steps in fits:
-        looks = [2] if is_built else [2, 1]
-        nums += [*looks, num_steps]
-        trains += [False] * len(looks) + [True]
+        peeks = [2] if is_built else [2, 1]
+        nums += [*peeks, num_steps]
+        trains += [False] * len(peeks) + [True]
     served = play(GRAIN, None, *nums)
     trained = [n for one, is_fit in zip(served, trains, strict=True) if is_fit for n in one]
     assert trained == [*range(len(trained))]

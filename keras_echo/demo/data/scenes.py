@@ -52,7 +52,7 @@ def paste_digits(
         `images`, uint8 of shape (num, side, side, 3); `boxes`, float32 of shape (num, MOST_DIGITS,
         4), as left, top, right and bottom in pixels: what the digit's image, scaled, covers; and
         `labels`, float32 of shape (num, MOST_DIGITS). Boxes and labels that an image has no digit
-        for are -1, behind those that it has.
+        for are -1, after those that it has.
     """
     rng = np.random.default_rng(seed)
     images = np.empty((num, side, side, 3), np.uint8)

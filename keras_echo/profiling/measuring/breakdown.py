@@ -17,7 +17,7 @@ Which average is taken where, and why:
 - A step that follows a wait is slower than one that doesn't: caches have gone cold, threads and
   clocks have gone to sleep. On a CPU this was up to twice the time. And a profiled step is slower
   than one that isn't, on a CPU by 5 to 30 %. So where the trace says what steps took for which
-  batches had been put aside, outside of the window, t_downstream is theirs.
+  batches lay ready, outside of the window, t_downstream is theirs.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def from_counters(
         read_seconds: How long they took, in total.
         num_readers: How many reads can run at the same time.
         full_load_seconds: What a fresh batch costs while all of them are at work.
-        downstream_seconds: What an optimizer step took for which batches had been put aside.
+        downstream_seconds: What an optimizer step took while batches lay ready.
         backend: The Keras backend.
 
     Returns:

@@ -29,7 +29,7 @@ class Spans:
     marked: bool = False
     """Whether the trace has step markers."""
     ready_step_seconds: float | None = None
-    """What an optimizer step took for which batches had been put aside, outside of the window."""
+    """What an optimizer step took outside of the window, while batches lay ready."""
     waits: Array = field(default_factory=no_spans)
     """The training thread, or the executor for it, waits for a batch."""
     sees_waits: bool = False

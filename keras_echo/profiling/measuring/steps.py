@@ -129,7 +129,7 @@ def _jax_calls(host: Plane) -> Array:
 
 
 def ready_step_seconds(host: Plane) -> float | None:
-    """Returns what a step took for which batches had been put aside, where that was noted."""
+    """Returns what a step took while batches lay ready, where that was noted."""
     for stats in host.noted(names.READY_STEPS):
         seconds, steps = stats.get(names.SECONDS), stats.get(names.NUM_STEPS)
         if isinstance(seconds, float) and isinstance(steps, float):
