@@ -3,9 +3,9 @@
     python benchmarks/echoing_study.py [--jobs 2] [--workload code,digits]  # goes on where it was
     python benchmarks/echoing_study.py --dry-run | --report | --pilot
 
-`study/plan.py` says what is run. Each finished run is a line of `docs/study/runs.jsonl`; what is
-there isn't run again. Afterwards the page `docs/study/index.md`, its plots and `results.json` are
-made from these lines.
+`study/plan.py` says what is run. Each finished run is a line of `study/records/runs.jsonl`; what
+is there isn't run again. Afterwards the page `docs/study/index.md`, its plots and
+`study/records/results.json` are made from these lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from study.journal import Journal
 from study.page import page
 from study.summary import KINDS, selected_rates, summarise
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "study"
+HERE = Path(__file__).resolve().parent
+RECORDS = HERE / "study" / "records"
+PAGES = HERE.parent / "docs" / "study"
 
 
 def estimate(tasks: list[str], jobs: int, journal: Journal) -> str:
@@ -55,14 +57,14 @@ def run_all(tasks: list[str], jobs: int, journal: Journal) -> None:
     do_runs(plan.tuned_runs(tasks, selected), journal, num_jobs=jobs)
 
 
-def report(journal: Journal, folder: Path) -> None:
+def report(journal: Journal, records: Path, pages: Path) -> None:
     """Writes the page, its plots and the figures, from what is in the journal."""
     from study.plots import draw
 
     rows = {kind: summarise(journal.records, list(plan.TASKS), kind) for kind in KINDS}
     for task in plan.TASKS.values():
         if any(setting.task == task.name for setting in rows["common"]):
-            draw(task, rows["common"], journal.records, folder / f"{task.name}.png")
+            draw(task, rows["common"], journal.records, pages / f"{task.name}.png")
     results = {
         kind: {
             "rows": summary.as_json(rows[kind]),
@@ -71,8 +73,8 @@ def report(journal: Journal, folder: Path) -> None:
         }
         for kind in KINDS
     }
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "index.md").write_text(page(rows, len(journal.records)))
+    (records / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (pages / "index.md").write_text(page(rows, len(journal.records)))
 
 
 def main() -> None:
@@ -80,7 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
     parser.add_argument("--workload", default=",".join(plan.TASKS), help="some, with commas")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs and results lie")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="where runs and results lie")
+    parser.add_argument("--pages", type=Path, default=PAGES, help="where the page is written")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="say how much there is to do")
     what.add_argument("--report", action="store_true", help="report on what is there")
@@ -90,20 +93,20 @@ def main() -> None:
     if unknown := set(tasks) - set(plan.TASKS):
         parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(plan.TASKS)}")
     if args.pilot:
-        journal = Journal(args.folder / "pilot.jsonl")
+        journal = Journal(args.records / "pilot.jsonl")
         do_runs(plan.pilot_runs(tasks), journal, num_jobs=args.jobs)
         for task in tasks:
             print(pilot.fixed_by(journal.records, plan.TASKS[task]))
         return
-    journal = Journal(args.folder / "runs.jsonl")
+    journal = Journal(args.records / "runs.jsonl")
     if not args.report:
         print(estimate(tasks, args.jobs, journal))
     if args.dry_run:
         return
     if not args.report:
         run_all(tasks, args.jobs, journal)
-    report(journal, args.folder)
-    print(f"{args.folder / 'index.md'} written")
+    report(journal, args.records, args.pages)
+    print(f"{args.pages / 'index.md'} written")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_echo.metering import EchoStats
     from keras_echo.profiling.analyze import analyze
     from keras_echo.profiling.measuring.result import StepBreakdown
+    from keras_echo.serving.augmentation import call_seeded
     from keras_echo.tf_data import echo
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "StepBreakdown",
     "__version__",
     "analyze",
+    "call_seeded",
     "echo",
     "layers",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
     "EchoingPyDataset": "dataset",
     "StepBreakdown": "profiling.measuring.result",
     "analyze": "profiling.analyze",
+    "call_seeded": "serving.augmentation",
     "echo": "tf_data",
 }
 

@@ -81,7 +81,7 @@ def _findings(rows: Mapping[Kind, Rows]) -> str:
     lines += [
         "\n### Where they hold\n",
         "How many of the decided comparisons hold, by workload and learning rate. Which ones don't "
-        "is in [results.json](results.json).\n",
+        "is in `benchmarks/study/records/results.json`.\n",
         f"| finding | {' | '.join(columns)} |",
         "|---" + "|---:" * len(columns) + "|",
         *(_by_workload(finding, rows) for finding in (*PAPER, *OWN)),
