@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from keras_echo.echoing.repetition import num_uses_due
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -48,26 +50,6 @@ class Block(NamedTuple):
 
 
 NOTHING_HELD = Held(np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
-def num_uses_due(numbers: np.ndarray, factor: float) -> np.ndarray:
-    """How often examples are to be used, floor or ceil of the factor: exact and never random.
-
-    Example k gets floor((k + 1) * e) - floor(k * e) uses, so the first n examples together get
-    floor(n * e) (Choi et al., arXiv 1907.05550, section 2, for factors that aren't integers).
-
-    Args:
-        numbers: Numbers of the examples in the stream, (num,) int64.
-        factor: The echoing factor e, a float >= 1.
-
-    Returns:
-        (num,) float64, since a float holds the largest factors.
-    """
-    fraction, whole = math.modf(factor)
-    # Fractions of 2 ** 64 are exact for every float >= 1, and their sum wraps modulo 1.
-    step = np.uint64(math.ldexp(fraction, 64))
-    phases = (numbers.astype(np.uint64) + np.uint64(1)) * step
-    return whole + (phases < step)
 
 
 class ExampleBuffer:

@@ -1,11 +1,17 @@
 """Echoing: every upstream output is used several times, then the stream is shuffled.
 
+How often, with a factor e that need not be an integer (Choi et al., arXiv 1907.05550, section 2):
+the first n outputs together get floor(n * e) uses. That is exact and never random. `Echo` counts
+so one use after the other, while the factor may change; `num_uses_due` does for a factor that
+stays.
+
 Pure iterators with explicit state. They know no batches, no threads and no clock: anything that
 can be iterated over can be echoed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar
@@ -28,12 +34,29 @@ class Use(NamedTuple, Generic[T]):
     is_only: bool
 
 
-class Echo(Iterator[Use[T]]):
-    """Repeats every upstream output `factor()` times (Choi et al., arXiv 1907.05550, section 2).
+def num_uses_due(numbers: np.ndarray, factor: float) -> np.ndarray:
+    """How often outputs are to be used: output k gets floor((k + 1) * e) - floor(k * e) uses.
 
-    A fractional factor is exact and never random: after n outputs, floor(n * e) uses. The factor
-    is asked for at every use, so a change takes effect at once: a lower one ends the repetition
-    of the current output, a higher one prolongs it. What was said to be the last use is the last.
+    Args:
+        numbers: Numbers of the outputs in the stream, (num,) int64.
+        factor: The echoing factor e, a float >= 1.
+
+    Returns:
+        (num,) float64, since a float holds the largest factors.
+    """
+    fraction, whole = math.modf(factor)
+    # Fractions of 2 ** 64 are exact for every float >= 1, and their sum wraps modulo 1.
+    step = np.uint64(math.ldexp(fraction, 64))
+    phases = (numbers.astype(np.uint64) + np.uint64(1)) * step
+    return whole + (phases < step)
+
+
+class Echo(Iterator[Use[T]]):
+    """Repeats every upstream output `factor()` times.
+
+    The factor is asked for at every use, so a change takes effect at once: a lower one ends the
+    repetition of the current output, a higher one prolongs it. What was said to be the last use is
+    the last.
 
     Args:
         upstream: The outputs to repeat.

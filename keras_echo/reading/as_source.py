@@ -1,27 +1,21 @@
-"""Anything that Keras trains on, as a stream of reads that yield fresh batches.
-
-A source knows in which order it is to be read and how one read is done, not who does it or when:
-`reads` lists the reads, `read` does one of them, on whatever thread or in whatever process.
-"""
+"""Anything that Keras trains on, as a `Source`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_echo._messages import expected
+from keras_echo.memory.batch import map_leaves
 from keras_echo.reading.random_access import ArraySource, PyDatasetSource
 from keras_echo.reading.sequential import IterableSource, set_epoch
-from keras_echo.reading.source import Parallelism, Source
 
 if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
-
-__all__ = ["Parallelism", "Source", "as_source"]
+    from keras_echo.reading.source import Source
 
 _ENDLESS = 2**48
 
@@ -48,7 +42,7 @@ def as_source(source: Any, *, shuffle: bool, batch_size: int) -> Source:
         return ArraySource(source, batch_size=batch_size, shuffle=shuffle)
     if _is_instance(source, "tensorflow", "data.Dataset"):
         cardinality = int(source.cardinality())
-        return IterableSource(_on_host(source), cardinality if cardinality >= 0 else None)
+        return IterableSource(_PassesOfTfData(source), cardinality if cardinality >= 0 else None)
     if _is_instance(source, "torch.utils.data", "DataLoader"):
         sized = hasattr(source.dataset, "__len__")
         length = len(source) if sized else None
@@ -59,7 +53,7 @@ def as_source(source: Any, *, shuffle: bool, batch_size: int) -> Source:
     if _is_instance(source, "grain", "IterDataset") or _is_instance(source, "grain", "DataLoader"):
         return IterableSource(source.__iter__)
     if callable(source):
-        return IterableSource(partial(_pass_of, source))
+        return IterableSource(_PassesOfFunction(source))
     raise TypeError(
         expected(
             "source",
@@ -80,37 +74,52 @@ def _remedy(source: object) -> str:
     return "For a generator, pass the function that makes it, so that a new pass can begin"
 
 
-def _pass_of(function: Callable[[], Any]) -> Iterable[Batch]:
-    """Calls a function that is to return an iterator of batches.
+class _PassesOfFunction:
+    """Calls a function that is to return an iterator of batches."""
 
-    Raises:
-        TypeError: If it returns anything else, such as a batch: its arrays would pass for batches.
-    """
-    batches = function()
-    looks_like_a_batch = isinstance(batches, (tuple, dict)) or _is_array(batches)
-    if looks_like_a_batch or not isinstance(batches, Iterable):
-        raise TypeError(
-            expected(
-                "What the source returns when it is called",
-                "be an iterator of the batches of a pass",
-                batches,
-                "Make it a generator: yield each batch instead of returning one",
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def __call__(self) -> Iterable[Batch]:
+        """Opens a pass.
+
+        Raises:
+            TypeError: If the function returns anything else, such as a batch: its arrays would
+                pass for batches.
+        """
+        batches = self._function()
+        looks_like_a_batch = isinstance(batches, (tuple, dict)) or _is_array(batches)
+        if looks_like_a_batch or not isinstance(batches, Iterable):
+            raise TypeError(
+                expected(
+                    "What the source returns when it is called",
+                    "be an iterator of the batches of a pass",
+                    batches,
+                    "Make it a generator: yield each batch instead of returning one",
+                )
             )
-        )
-    return batches
+        return batches
 
 
-def _on_host(dataset: Any) -> Callable[[], Iterable[Batch]]:
-    """Opens a pass over a `tf.data.Dataset`: NumPy arrays, and tensors where they aren't dense."""
-    tf = sys.modules["tensorflow"]
-    if all(isinstance(spec, tf.TensorSpec) for spec in keras.tree.flatten(dataset.element_spec)):
-        open_pass: Callable[[], Iterable[Batch]] = dataset.as_numpy_iterator
-        return open_pass
+class _PassesOfTfData:
+    """Reads a `tf.data.Dataset`: NumPy arrays, and tensors where they aren't dense."""
 
-    def leaf_on_host(leaf: Any) -> Any:
-        return leaf.numpy() if isinstance(leaf, tf.Tensor) else leaf
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._tf = sys.modules["tensorflow"]
+        specs = keras.tree.flatten(dataset.element_spec)
+        self._is_dense = all(isinstance(spec, self._tf.TensorSpec) for spec in specs)
 
-    return lambda: map(partial(keras.tree.map_structure, leaf_on_host), dataset)
+    def __call__(self) -> Iterable[Batch]:
+        """Opens a pass."""
+        if self._is_dense:
+            batches: Iterable[Batch] = self._dataset.as_numpy_iterator()
+            return batches
+        return map(self._on_host, self._dataset)
+
+    def _on_host(self, batch: Batch) -> Batch:
+        tensor = self._tf.Tensor
+        return map_leaves(lambda leaf: leaf.numpy() if isinstance(leaf, tensor) else leaf, batch)
 
 
 def _is_array(value: object) -> bool:

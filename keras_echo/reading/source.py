@@ -1,4 +1,8 @@
-"""What a source is."""
+"""What a source is.
+
+A source knows in which order it is to be read and how one read is done, not who does it or when:
+`reads` lists the reads, `read` does one of them, on whatever thread or in whatever process.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.echoing.example_buffer import ExampleBuffer, num_uses_due
+from keras_echo.echoing.example_buffer import ExampleBuffer
+from keras_echo.echoing.repetition import num_uses_due
 
 factors = st.floats(1, 9) | st.sampled_from([1.0, 1.1, 4 / 3, 2.5, 8.0, math.nextafter(1, 2)])
 seeds = st.integers(0, 2**31)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_echo import EchoFactor, EchoingPyDataset
-from keras_echo.echoing.example_buffer import num_uses_due
+from keras_echo.echoing.repetition import num_uses_due
 
 
 def numbers(num):
