@@ -19,6 +19,9 @@ def to_dict(breakdown: StepBreakdown) -> dict[str, Any]:
     """Returns a breakdown as data for JSON, which has no NaN: what is unknown is None."""
     low, high = breakdown.ratio_range
     data = asdict(breakdown) | {
+        "ratio": breakdown.ratio,
+        "wait_fraction": breakdown.wait_fraction,
+        "recommended_factor": breakdown.recommended_factor,
         "ratio_at_least": low,
         "ratio_at_most": high,
         "complete": breakdown.complete,

@@ -18,7 +18,7 @@ def measured(ratio, bound="exact", starved=0.0):
     found = from_counters(
         steps=10, seconds=10.0, wait_seconds=0.0, reads=10, read_seconds=10.0, num_readers=1
     )
-    return dataclasses.replace(found, ratio=ratio, bound=bound, starved_fraction=starved)
+    return dataclasses.replace(found, upstream_seconds=ratio, bound=bound, starved_fraction=starved)
 
 
 def followed(ratios, factor=1.0, max_factor=8.0):
@@ -86,7 +86,7 @@ def test_one_disturbed_window_among_three_changes_nothing(ratio, outlier):
 
 def test_what_the_cap_costs_is_said():
     def reason(*window, factor=1.0, waited=0.94):
-        found = dataclasses.replace(measured(*window), wait_fraction=waited)
+        found = dataclasses.replace(measured(*window), wait_seconds=waited)
         choice = decide([found], factor, min_factor=1.0, max_factor=8.0)
         assert choice.factor == 8.0
         return choice.reason.partition(", above max_factor 8")[2]

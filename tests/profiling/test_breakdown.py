@@ -219,12 +219,9 @@ def test_a_report_never_contradicts_itself(ratio, fraction, bound):
     found = StepBreakdown(
         steps=5,
         step_seconds=max(1.0, ratio) + 1.0,
-        wait_seconds=fraction,
+        wait_seconds=fraction * (max(1.0, ratio) + 1.0),
         upstream_seconds=ratio,
         downstream_seconds=1.0,
-        ratio=ratio,
-        wait_fraction=fraction,
-        recommended_factor=1.0 if bound == "upper" else max(1.0, ratio),
         bound=bound,
         starved_fraction=fraction,
     )

@@ -80,17 +80,12 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
         # batch does.
         worked = float(np.sum(overlap(spans.busy, steps))) / updates
         down = worked if spans.asynchronous and worked > 1e-9 else math.nan
-    ratio = up / down
-    known = math.isfinite(ratio)
     return StepBreakdown(
         steps=updates,
         step_seconds=step,
         wait_seconds=float(np.sum(waited)) / updates if spans.sees_waits else math.nan,
         upstream_seconds=up,
         downstream_seconds=down,
-        ratio=ratio if known else math.nan,
-        wait_fraction=float(np.sum(waited)) / total if spans.sees_waits else math.nan,
-        recommended_factor=max(1.0, ratio) if known and bound != "upper" else 1.0,
         bound=bound,
         num_readers=_readers(spans),
         backend=spans.backend,
@@ -200,9 +195,6 @@ def _unknown(spans: Spans, path: str | None, missing: tuple[str, ...]) -> StepBr
         wait_seconds=nan,
         upstream_seconds=nan,
         downstream_seconds=nan,
-        ratio=nan,
-        wait_fraction=nan,
-        recommended_factor=1.0,
         num_readers=_readers(spans),
         backend=spans.backend,
         hardware=spans.hardware,

@@ -69,12 +69,6 @@ class StepBreakdown:
     """t_upstream: seconds per fresh batch, all readers at work."""
     downstream_seconds: float
     """t_downstream: seconds per optimizer step that never waits."""
-    ratio: float
-    """R, t_upstream over t_downstream; see `bound`."""
-    wait_fraction: float
-    """Share of the step that is wait."""
-    recommended_factor: float
-    """The echoing factor up to which the extra steps are free: R, at least 1."""
     origin: Literal["trace", "counters"] = "trace"
     bound: Bound = "exact"
     """Whether R is at least ("lower") or at most ("upper") `ratio`."""
@@ -87,6 +81,22 @@ class StepBreakdown:
     """What the trace could not say, and how to record it."""
     path: str | None = None
     """The file that this was read from."""
+
+    @property
+    def ratio(self) -> float:
+        """R, t_upstream over t_downstream; see `bound`."""
+        return _quotient(self.upstream_seconds, self.downstream_seconds)
+
+    @property
+    def wait_fraction(self) -> float:
+        """Share of the step that is wait."""
+        return _quotient(self.wait_seconds, self.step_seconds)
+
+    @property
+    def recommended_factor(self) -> float:
+        """The echoing factor up to which the extra steps are free: R, at least 1."""
+        is_known = math.isfinite(self.ratio) and self.bound != "upper"
+        return max(1.0, self.ratio) if is_known else 1.0
 
     @property
     def complete(self) -> bool:
@@ -159,10 +169,9 @@ def from_counters(
     wait = min(max(wait_seconds, 0.0), seconds) / steps if steps else math.nan
     down = step - wait if downstream_seconds is None else downstream_seconds
     up = read_seconds / reads / max(num_readers, 1) if reads else math.nan
-    fraction = wait / step if steps and step > 0 else math.nan
+    fraction = _quotient(wait, step)
     if full_load_seconds is not None and fraction < STARVED:
         up = full_load_seconds
-    ratio = up / down if down > 0 else math.nan
     missing = tuple(
         text
         for text, lacks in (
@@ -172,19 +181,21 @@ def from_counters(
         )
         if lacks
     )
-    known = math.isfinite(ratio)
     return StepBreakdown(
         steps=steps,
         step_seconds=step,
         wait_seconds=wait,
         upstream_seconds=up,
         downstream_seconds=down if down > 0 else math.nan,
-        ratio=ratio if known else math.nan,
-        wait_fraction=fraction,
-        recommended_factor=max(1.0, ratio) if known else 1.0,
         origin="counters",
         num_readers=num_readers,
         backend=backend,
         starved_fraction=fraction,
         missing=missing,
     )
+
+
+def _quotient(dividend: float, divisor: float) -> float:
+    """NaN where it isn't finite."""
+    quotient = dividend / divisor if divisor else math.nan
+    return quotient if math.isfinite(quotient) else math.nan
