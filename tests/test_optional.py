@@ -10,7 +10,7 @@ import pytest
 
 from keras_echo import _optional
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
