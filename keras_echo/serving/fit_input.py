@@ -121,6 +121,9 @@ def is_text(leaf: Any) -> bool:
     )
 
 
+_dense_tensors: set[type] = set()  # those seen: to ask the backend takes longer
+
+
 def _is_taken(node: Any, *, list_is_taken: bool) -> bool:
     kind = type(node)
     if isinstance(node, np.ndarray):
@@ -130,7 +133,12 @@ def _is_taken(node: Any, *, list_is_taken: bool) -> bool:
             if not _is_taken(item, list_is_taken=list_is_taken):
                 return False
         return True
-    return bool(keras.ops.is_tensor(node)) and not is_sparse_or_ragged(node)
+    if kind in _dense_tensors:
+        return True
+    is_dense = bool(keras.ops.is_tensor(node)) and not is_sparse_or_ragged(node)
+    if is_dense:
+        _dense_tensors.add(kind)
+    return is_dense
 
 
 def _without_last_none(batch: Batch) -> Batch:
