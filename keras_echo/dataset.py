@@ -82,6 +82,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
             is read in sequence (no `PyDataset` and no arrays) always has one.
         use_multiprocessing: Whether a `PyDataset` is read by processes; default: its own wish.
         max_queue_size: How many batches to read ahead; default: the source's own wish.
+        max_uses: How often a batch or example may be used while training waits and no fresh one is
+            there: a float >= 1, of which `echo_factor` uses are due anyway. At factor 1 that begins
+            after a wait of several steps. What is used then depends on the clock; the state says
+            what was used, so resuming is exact all the same. Default: that of the `EchoFactor`, or
+            to wait.
         on_error: What a failing read does: `"raise"` ends training with the source's exception,
             `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
             whole pass raises all the same.
@@ -112,6 +117,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         use_multiprocessing: bool | None = None,
         max_queue_size: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        max_uses: float | None = None,
     ) -> None:
         if separate:
             raise TypeError(
@@ -150,6 +156,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self._factor = (
             echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
         )
+        if max_uses is not None:
+            self._factor.max_uses = max_uses
         augments = augment is not None
         self._echoing = (
             ExampleEchoing(example_placement(placement, augments=augments), shuffle_buffer)
@@ -215,6 +223,15 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def echo_factor(self, value: float) -> None:
         self._factor.value = value
 
+    @property
+    def max_uses(self) -> float | None:
+        """How often a batch may be used while no fresh one is there. May be set at any time."""
+        return self._factor.max_uses
+
+    @max_uses.setter
+    def max_uses(self, value: float | None) -> None:
+        self._factor.max_uses = value
+
     def stats(self) -> EchoStats:
         """Counts and times so far."""
         state, meter = self._feed.state, self._settings.meter
@@ -229,6 +246,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             read_seconds=meter.read_seconds,
             wait_seconds=meter.wait_seconds,
             echo_factor=self.echo_factor,
+            extra_uses=state.num_extra,
         )
 
     def state_dict(self) -> dict[str, Any]:

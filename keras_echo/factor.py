@@ -21,10 +21,12 @@ class EchoFactor:
 
     Args:
         value: The factor to start with.
+        max_uses: How often an output may be used while no fresh one is there: a float >= 1. None:
+            training waits for a fresh one instead. `keras_echo.echo` always waits.
 
     Raises:
-        TypeError: If the value isn't a real number.
-        ValueError: If it is below 1, infinite or not a number.
+        TypeError: If one of them isn't a real number.
+        ValueError: If one is below 1, infinite or not a number.
 
     Examples:
         >>> factor = EchoFactor(2.0)
@@ -33,8 +35,9 @@ class EchoFactor:
         EchoFactor(3.5)
     """
 
-    def __init__(self, value: float = 1.0) -> None:
+    def __init__(self, value: float = 1.0, max_uses: float | None = None) -> None:
         self._value = check_factor("echo_factor", value)
+        self.max_uses = max_uses
         self._followers: list[Callable[[float], object]] = []
         self._lock = threading.Lock()
 
@@ -51,6 +54,15 @@ class EchoFactor:
             self._value = value
             for follow in self._followers:
                 follow(value)
+
+    @property
+    def max_uses(self) -> float | None:
+        """How often an output may be used while no fresh one is there; None: not more often."""
+        return self._max_uses
+
+    @max_uses.setter
+    def max_uses(self, value: float | None) -> None:
+        self._max_uses = None if value is None else check_factor("max_uses", value)
 
     def follow(self, follower: Callable[[float], object]) -> None:
         """Calls `follower` with the value now, and again with every value set later."""

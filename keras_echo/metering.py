@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     Read = tuple[float, float]
 
 _RECENT_READS = 1024
+_RECENT_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class EchoStats:
         read_seconds: Seconds that the readers were busy, summed over all of them.
         wait_seconds: Seconds that training waited in `__getitem__`.
         echo_factor: The echoing factor now.
+        extra_uses: Batches among the steps that were served while no fresh one was there.
     """
 
     steps: int = 0
@@ -45,6 +49,7 @@ class EchoStats:
     read_seconds: float = 0.0
     wait_seconds: float = 0.0
     echo_factor: float = 1.0
+    extra_uses: int = 0
 
 
 class Meter:
@@ -69,6 +74,8 @@ class Meter:
         self.mark_read: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.mark_wait: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._recent_reads: deque[tuple[float, float]] = deque(maxlen=_RECENT_READS)
+        self._recent_steps: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._wait_ended: float | None = None
 
     def reading(self) -> AbstractContextManager[None]:
         """Measures one read."""
@@ -77,6 +84,11 @@ class Meter:
     def waiting(self) -> AbstractContextManager[None]:
         """Measures one wait for a batch."""
         return self._timed(self.mark_wait, self._add_wait)
+
+    def step_seconds(self) -> float:
+        """What the consumer takes from one batch to the next, without waits; NaN if unknown."""
+        with self._lock:
+            return statistics.median(self._recent_steps) if self._recent_steps else math.nan
 
     def recent_reads(self) -> list[tuple[float, float]]:
         """The last reads that are done: start by the meter's clock, and seconds."""
@@ -108,8 +120,11 @@ class Meter:
         self.read_seconds += seconds
         self._recent_reads.append((started, seconds))
 
-    def _add_wait(self, _: float, seconds: float) -> None:
+    def _add_wait(self, started: float, seconds: float) -> None:
         self.wait_seconds += seconds
+        if self._wait_ended is not None:
+            self._recent_steps.append(started - self._wait_ended)
+        self._wait_ended = started + seconds
 
 
 class Probe:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from keras_echo.echoing.repetition import Echo, ShuffleBuffer, Use
+from keras_echo.echoing.repetition import Echo, Gap, ShuffleBuffer, Use
 from keras_echo.echoing.state import EchoState, State, check, count, flag, position_of
 
 if TYPE_CHECKING:
@@ -82,9 +82,11 @@ class BatchEchoing:
     kind: ClassVar[str] = "batch"
     makes_batches: ClassVar[bool] = False
 
-    def start(self, fresh: FreshBatches, state: State, factor: Callable[[], float]) -> BatchEcho:
+    def start(
+        self, fresh: FreshBatches, state: State, factor: Callable[[], float], gap: Gap
+    ) -> BatchEcho:
         """Begins to echo at a state; see `BatchEcho`."""
-        return BatchEcho(fresh, state, factor, self)
+        return BatchEcho(fresh, state, factor, gap, self)
 
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """The reverse of `BatchEchoState.as_json`.
@@ -115,6 +117,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
             fresh batches from `state.position` on.
         state: Where to begin.
         factor: Returns the echoing factor.
+        gap: Tells of gaps in the fresh batches.
         settings: Where batches wait, and how many are shuffled.
     """
 
@@ -123,11 +126,14 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
         fresh: FreshBatches,
         state: State,
         factor: Callable[[], float],
+        gap: Gap,
         settings: BatchEchoing,
     ) -> None:
         self._fresh = fresh
         self._state = state
         self._factor = factor
+        self._gap = gap
+        self._num_extra_before = state.num_extra
         self._shuffle_buffer = settings.shuffle_buffer
         self._place = settings.placement.begin()
         self._read_again: dict[Position, Held | None] = {}
@@ -158,6 +164,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
             # Not a generator, which an exception would end.
             map(partial(_held, place), chain((first,), self._fresh)),
             self._factor,
+            self._gap,
             credit=before.credit,
             num_uses=before.num_uses if first.position == state.position else 0,
             num_fresh=state.num_fresh,
@@ -184,6 +191,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
             position=position,
             num_steps=self._state.num_steps + 1,
             num_fresh=echo.num_fresh,
+            num_extra=self._num_extra_before + echo.num_extra,
             echo=BatchEchoState(echo.num_uses, echo.credit, uses.num_drawn, uses.held),
         )
 

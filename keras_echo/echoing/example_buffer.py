@@ -103,9 +103,13 @@ class ExampleBuffer:
         """Where the examples of `held` lie: (num_held,) places of 0 to `capacity` - 1."""
         return self._slots[: len(self.held.numbers)]
 
-    def begin(self) -> None:
-        """Begins a draw: asks for the factor, and lets go of what a lower one gives no more use."""
-        factor = self._factor()
+    def begin(self, at_least: float = 1.0) -> None:
+        """Begins a draw: asks for the factor, and lets go of what a lower one gives no more use.
+
+        Args:
+            at_least: A factor that is to act if the one asked for is lower.
+        """
+        factor = max(self._factor(), at_least)
         if factor != self._acting:
             self._acting = factor
             numbers, num_uses = self.held

@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.echoing.example_buffer import NOTHING_HELD, Block, ExampleBuffer, Held
-from keras_echo.echoing.repetition import Use
+from keras_echo.echoing.repetition import Gap, Use
 from keras_echo.echoing.state import EchoState, State, check, count, position_of
 from keras_echo.memory.example_storage import Examples, Storage
 from keras_echo.memory.host import HostBatch
@@ -87,9 +87,11 @@ class ExampleEchoing:
     kind: ClassVar[str] = "example"
     makes_batches: ClassVar[bool] = True
 
-    def start(self, fresh: FreshBatches, state: State, factor: Callable[[], float]) -> ExampleEcho:
+    def start(
+        self, fresh: FreshBatches, state: State, factor: Callable[[], float], gap: Gap
+    ) -> ExampleEcho:
         """Begins to echo at a state; see `ExampleEcho`."""
-        return ExampleEcho(fresh, state, factor, self)
+        return ExampleEcho(fresh, state, factor, gap, self)
 
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """The reverse of `ExampleEchoState.as_json`.
@@ -134,6 +136,8 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
             fresh batches from `state.position` on.
         state: Where to begin.
         factor: Returns the echoing factor.
+        gap: Tells of gaps in the fresh batches. In one, batches are drawn from what the buffer
+            holds, of examples that were used less than `gap.max_uses` times.
         settings: Where examples wait, and how many are held.
     """
 
@@ -142,11 +146,14 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
         fresh: FreshBatches,
         state: State,
         factor: Callable[[], float],
+        gap: Gap,
         settings: ExampleEchoing,
     ) -> None:
         self._fresh = fresh
         self._state = state
         self._factor = factor
+        self._gap = gap
+        self._is_in_gap = False
         self._shuffle_buffer = settings.shuffle_buffer
         self._allocate = settings.placement.allocate
         before = state.echo if isinstance(state.echo, ExampleEchoState) else ExampleEchoState()
@@ -162,12 +169,30 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
     def __next__(self) -> tuple[Use[HostBatch], State]:
         if self._buffer is None:
             self._buffer, self._storage = self._begun()
-        self._buffer.begin()
-        while num_missing := self._buffer.num_missing:
-            self._take(self._buffer, num_missing)
+        # While a gap lasts, what it gave more uses must not be dropped.
+        if not (self._is_in_gap and self._is_bridging(self._buffer)):
+            self._fill(self._buffer)
         batch = self._storage.gather(self._buffer.draw(self._batch_size))
         self._state = self._state_after(self._buffer)
         return Use(HostBatch(batch, is_ours=True), is_only=True), self._state
+
+    def _fill(self, buffer: ExampleBuffer) -> None:
+        buffer.begin()
+        while num_missing := buffer.num_missing:
+            if self._is_bridging(buffer):
+                return
+            self._take(buffer, num_missing)
+
+    def _is_bridging(self, buffer: ExampleBuffer) -> bool:
+        """Whether to draw from a buffer that isn't full, since nothing is there to fill it."""
+        most = self._gap.max_uses
+        self._is_in_gap = most is not None and not self._reads and self._gap.is_open()
+        if most is not None and self._is_in_gap:
+            buffer.begin(at_least=most)
+            self._is_in_gap = len(buffer.held.numbers) >= self._batch_size
+            if not self._is_in_gap:
+                buffer.begin()
+        return self._is_in_gap
 
     def _begun(self) -> tuple[ExampleBuffer, Storage]:
         """The buffer; what it held when the stream was interrupted is read again."""
@@ -246,6 +271,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
             position=last.next if last else self._state.position,
             num_steps=self._state.num_steps + 1,
             num_fresh=math.ceil(num_used / self._batch_size),
+            num_extra=self._state.num_extra + self._is_in_gap,
             echo=ExampleEchoState(
                 self._batch_size, buffer.num_drawn, buffer.num_taken, tuple(self._blocks), held
             ),

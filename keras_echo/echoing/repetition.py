@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -51,26 +51,53 @@ def num_uses_due(numbers: np.ndarray, factor: float) -> np.ndarray:
     return whole + (phases < step)
 
 
+class Gap(Protocol):
+    """What an echo asks while its upstream may have nothing to give."""
+
+    @property
+    def max_uses(self) -> float | None:
+        """How often an output may be used in a gap; None: gaps are waited through."""
+
+    def is_open(self) -> bool:
+        """Whether somebody waits, and nothing lies ready upstream."""
+
+
+class NoGap:
+    """Waits through all gaps."""
+
+    max_uses = None
+
+    def is_open(self) -> bool:
+        """See `Gap`."""
+        return False
+
+
 class Echo(Iterator[Use[T]]):
     """Repeats every upstream output `factor()` times.
 
     The factor is asked for at every use, so a change takes effect at once: a lower one ends the
     repetition of the current output, a higher one prolongs it. What was said to be the last use is
-    the last.
+    the last, but for a gap: where nothing lies ready upstream, the last output is used again, up to
+    `gap.max_uses` times in all. Nobody is owed less for that.
 
     Args:
         upstream: The outputs to repeat.
         factor: Returns the echoing factor, a float >= 1.
+        gap: Tells of gaps upstream.
         credit: State of an interrupted stream: the uses it still owed, in [0, 1).
         num_uses: State of an interrupted stream: how often the first output of `upstream` was
             used already.
         num_fresh: State of an interrupted stream: how many outputs had been used at least once.
+
+    Attributes:
+        num_extra: Uses that were made in gaps.
     """
 
     def __init__(
         self,
         upstream: Iterator[T],
         factor: Callable[[], float],
+        gap: Gap | None = None,
         *,
         credit: float = 0.0,
         num_uses: int = 0,
@@ -80,7 +107,10 @@ class Echo(Iterator[Use[T]]):
         self._factor = factor
         # Binary fractions keep the sum exact: with floats, 0.1 * 10 uses would get lost.
         self._credit = Fraction(credit)
+        self._gap = gap or NoGap()
         self._in_use: list[T] = []  # at most one
+        self._used: list[tuple[T, int]] = []  # the last one that isn't, and its uses, for a gap
+        self.num_extra = 0
         self._last_factor: Fraction | None = None
         self.num_uses = num_uses
         self.num_fresh = num_fresh
@@ -92,20 +122,35 @@ class Echo(Iterator[Use[T]]):
 
     def __next__(self) -> Use[T]:
         factor = Fraction(self._factor())
-        if not self._in_use:
-            self._in_use.append(next(self._upstream))
+        if not self._in_use and (extra := self._bridged()):
+            return extra
         if self.num_uses and factor != self._last_factor and self._is_used_up(factor):
             self._end(factor)  # the factor was lowered since the last use
-            self._in_use.append(next(self._upstream))
+            if extra := self._bridged():
+                return extra
         self._last_factor = factor
         (item,) = self._in_use
         self.num_fresh += self.num_uses == 0
         self.num_uses += 1
         is_last = self._is_used_up(factor)
-        use = Use(item, is_only=is_last and self.num_uses == 1)
+        # Read once: what is said to be the only use must not be used again.
+        is_kept = self._gap.max_uses is not None
+        use = Use(item, is_only=is_last and self.num_uses == 1 and not is_kept)
+        self._used = [(item, self.num_uses)] if is_kept else []
         if is_last:
             self._end(factor)
         return use
+
+    def _bridged(self) -> Use[T] | None:
+        """Takes the next output into use; in a gap, returns one more use of the last instead."""
+        most = self._gap.max_uses
+        for item, num_uses in self._used:
+            if most is not None and num_uses + 1 <= most and self._gap.is_open():
+                self._used = [(item, num_uses + 1)]
+                self.num_extra += 1
+                return Use(item, is_only=False)
+        self._in_use.append(next(self._upstream))
+        return None
 
     def _is_used_up(self, factor: Fraction) -> bool:
         """Whether another use of the current output would be one too many."""

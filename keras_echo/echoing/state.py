@@ -42,6 +42,7 @@ class State:
         num_steps: Batches served.
         num_fresh: Fresh batches among them; with example echoing, the fresh examples that were
             used, in batches.
+        num_extra: Batches among them that were served while no fresh one was there.
         echo: Where the echo stands; None before its first use.
         factors_ahead: The echoing factors of the next uses, made ahead before the factor changed;
             after them, the factor in force acts.
@@ -51,6 +52,7 @@ class State:
     position: Position = START
     num_steps: int = 0
     num_fresh: int = 0
+    num_extra: int = 0
     echo: EchoState | None = None
     factors_ahead: tuple[float, ...] = ()
 
@@ -78,6 +80,7 @@ class State:
             "position": list(self.position),
             "num_steps": self.num_steps,
             "num_fresh": self.num_fresh,
+            "num_extra": self.num_extra,
             "echo": self.echo and self.echo.as_json(),
             "factors_ahead": factors_ahead,
             "echo_factor": echo_factor,
@@ -107,6 +110,7 @@ class State:
                 position=position_of(*state["position"]),
                 num_steps=count(state["num_steps"]),
                 num_fresh=count(state["num_fresh"]),
+                num_extra=count(state["num_extra"]),
                 echo=echo_from_json(echo) if echo and is_of_kind else None,
                 factors_ahead=tuple(
                     check_factor("factors_ahead", each) for each in state["factors_ahead"]
@@ -152,7 +156,8 @@ def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
         own = {name: state[name] for name in ("num_uses", "credit", "held")}
         echo = {**echo, **own, "kind": "batch"}
     ahead = state["factors_ahead"] if state["version"] == 2 else []
-    return {**state, "echo": echo if "kind" in echo else None, "factors_ahead": ahead}
+    upgraded = {"echo": echo if "kind" in echo else None, "factors_ahead": ahead, "num_extra": 0}
+    return {**state, **upgraded}
 
 
 def _foreign(state: object) -> str:

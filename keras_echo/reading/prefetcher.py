@@ -153,6 +153,38 @@ class Prefetcher(Generic[R]):
         result: R = slot.result
         return result
 
+    def await_next(self, timeout_seconds: float) -> bool:
+        """Asks for the next result, and waits until it lies ready.
+
+        Returns:
+            Whether it does; False if the time was up.
+
+        Raises:
+            StoppedError: If `stop` was called meanwhile.
+        """
+        era, deadline = self._era, time.monotonic() + timeout_seconds
+        while True:
+            with self._lock:
+                if self._era != era:
+                    raise StoppedError("The dataset was closed while a batch was waited for.")
+                if self._window and self._window[0].is_done:
+                    return True
+                seconds = min(deadline - time.monotonic(), self._idle_seconds)
+                self._num_wanted = self._num_taken + 1
+                self._start_readers()
+                bell = self._hung_up_bell()
+                self._changed.notify_all()
+            if seconds <= 0 or not (bell.acquire(timeout=seconds) or time.monotonic() < deadline):
+                return False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the consumer waits for a result, or asked for one that isn't there yet."""
+        with self._lock:
+            return self._num_wanted > self._num_taken and not (
+                self._window and self._window[0].is_done
+            )
+
     def fill(self, num_results: int, timeout_seconds: float) -> bool:
         """Waits until results lie ready: `num_results`, or as many as the window holds.
 

@@ -20,9 +20,10 @@ from keras_echo.reading.ownership import OwnMemory
 from keras_echo.reading.prefetcher import Prefetcher
 from keras_echo.reading.stream import Fresh
 from keras_echo.serving.factors_ahead import FactorsAhead
+from keras_echo.serving.reading_gap import ReadingGap
 
 if TYPE_CHECKING:
-    from keras_echo.echoing.repetition import Use
+    from keras_echo.echoing.repetition import Gap, Use
     from keras_echo.echoing.state import EchoState, State
     from keras_echo.factor import EchoFactor
     from keras_echo.memory.batch import Waiting
@@ -48,7 +49,7 @@ class Echoing(Protocol):
         """Whether it makes each batch anew, which is then done ahead of training."""
 
     def start(
-        self, fresh: FreshBatches, state: State, factor: Callable[[], float]
+        self, fresh: FreshBatches, state: State, factor: Callable[[], float], gap: Gap
     ) -> Iterator[tuple[Use[Any], State]]:
         """Begins to repeat and to shuffle at a state.
 
@@ -56,6 +57,7 @@ class Echoing(Protocol):
             fresh: What the state holds, once more, and the fresh batches after it.
             state: Where to begin.
             factor: Returns the factor of the use that is being made.
+            gap: Tells of gaps in the fresh batches.
 
         Returns:
             The uses of fresh batches or of their examples, each with the state after it.
@@ -152,6 +154,8 @@ class Pipeline(Iterator[Served]):
                 lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
             )
 
+        self._echoed.gap.uses = self._ahead
+
     def __next__(self) -> Served:
         with self._meter.waiting():
             return next(self._ahead or self._echoed)
@@ -195,7 +199,8 @@ class _Echoed(Iterator[Served]):
             meter=settings.meter,
         )
         self._factors = factors
-        self._uses = settings.echoing.start(fresh, state, factors.acting)
+        self.gap = ReadingGap(settings.factor, self._upstream, settings.meter.step_seconds)
+        self._uses = settings.echoing.start(fresh, state, factors.acting, self.gap)
 
     def __next__(self) -> Served:
         before = self._state

@@ -6,7 +6,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.echoing.repetition import Echo, ShuffleBuffer
+from keras_echo.echoing.repetition import Echo, ShuffleBuffer, Use
 
 factors = st.floats(1, 9) | st.sampled_from([1.0, 1.1, 4 / 3, 2.5, 8.0, math.nextafter(1, 2)])
 seeds = st.integers(0, 2**31)
@@ -156,3 +156,46 @@ def test_echoed_copies_are_spread_by_the_buffer():
     served = items(echoed, 4000)
     in_a_row = sum(left == right for left, right in itertools.pairwise(served))
     assert in_a_row < 0.05 * len(served)  # without a buffer, three of four
+
+
+class ScriptedGap:
+    """Is open when the script says so; closed for good at its end."""
+
+    def __init__(self, max_uses, script):
+        self.max_uses = max_uses
+        self._script = iter(script)
+
+    def is_open(self):
+        return next(self._script, False)
+
+
+@given(
+    factor=st.floats(1, 4),
+    max_uses=st.integers(1, 7),
+    script=st.lists(st.booleans(), max_size=40),
+)
+def test_in_a_gap_the_last_output_is_used_again_and_nobody_is_owed_less(factor, max_uses, script):
+    gap = ScriptedGap(max_uses, script)
+    echo, plain = (
+        Echo(itertools.count(), lambda: factor, gap),
+        Echo(itertools.count(), lambda: factor),
+    )
+    uses = [next(echo) for _ in range(80)]
+    num_uses = Counter(use.item for use in uses)
+    last = uses[-1].item
+    owed = Counter(use.item for use in itertools.takewhile(lambda use: use.item < last, plain))
+    assert [use.item for use in uses] == sorted(use.item for use in uses)
+    assert not any(use.is_only for use in uses)  # any may be used again
+    for item, num in owed.items():
+        assert num <= num_uses[item] <= max(num, max_uses)
+    num_extra = sum(num_uses.values()) - sum(owed.values()) - num_uses[last]
+    assert 0 <= num_extra <= echo.num_extra <= sum(script)
+
+
+def test_without_max_uses_nobody_asks_for_gaps():
+    class Unasked(ScriptedGap):
+        def is_open(self):
+            raise AssertionError
+
+    echo = Echo(itertools.count(), lambda: 1.0, Unasked(None, []))
+    assert [next(echo) for _ in range(3)] == [Use(0, True), Use(1, True), Use(2, True)]

@@ -1,0 +1,110 @@
+"""When a gap is open: by a clock and results that the test sets."""
+
+import warnings
+
+import pytest
+
+from keras_echo.factor import EchoFactor
+from keras_echo.serving.reading_gap import PATIENCE, ReadingGap
+
+STEP = 0.25
+
+
+class Clock:
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+class Fresh:
+    """Ready at a time by the clock, which waiting advances."""
+
+    def __init__(self, clock, ready_at):
+        self.clock, self.ready_at, self.waited = clock, ready_at, []
+
+    def await_next(self, timeout_seconds):
+        begun = self.clock.seconds
+        self.clock.seconds = max(begun, min(begun + timeout_seconds, self.ready_at))
+        self.waited.append(self.clock.seconds - begun)
+        return self.clock.seconds >= self.ready_at
+
+
+class Uses:
+    """Uses made ahead, for which training waits from a time on."""
+
+    def __init__(self, clock, awaited_at):
+        self.clock, self.awaited_at = clock, awaited_at
+
+    @property
+    def is_awaited(self):
+        return self.clock.seconds >= self.awaited_at
+
+
+def gap(factor, ready_at, awaited_at=None, step_seconds=STEP):
+    clock = Clock()
+    made = ReadingGap(
+        EchoFactor(factor, max_uses=8), Fresh(clock, ready_at), lambda: step_seconds, clock
+    )
+    if awaited_at is not None:
+        made.uses = Uses(clock, awaited_at)
+    return made, clock
+
+
+def test_above_factor_1_it_is_open_at_once():
+    made, clock = gap(2.0, ready_at=1.0)
+    assert made.is_open()
+    assert clock.seconds == 0.0
+    clock.seconds = 1.0
+    assert not made.is_open()
+
+
+def test_at_factor_1_a_wait_of_several_steps_comes_first():
+    made, clock = gap(1.0, ready_at=PATIENCE * STEP - 0.1)
+    assert not made.is_open()
+    made, clock = gap(1.0, ready_at=PATIENCE * STEP + 0.1)
+    assert made.is_open()
+    assert clock.seconds == PATIENCE * STEP
+    assert made.is_open()  # from then on at once
+    assert clock.seconds == PATIENCE * STEP
+
+
+def test_at_factor_1_it_waits_while_nobody_knows_what_a_step_takes():
+    made, clock = gap(1.0, ready_at=1000.0, step_seconds=float("nan"))
+    assert not made.is_open()
+    assert clock.seconds == 1000.0
+
+
+def test_where_uses_are_made_ahead_it_opens_when_training_waits():
+    made, clock = gap(2.0, ready_at=9.0, awaited_at=3.0)
+    assert made.is_open()
+    assert clock.seconds == pytest.approx(3.0, abs=0.01)
+    made, _ = gap(2.0, ready_at=2.0, awaited_at=3.0)
+    assert not made.is_open()
+    made, clock = gap(1.0, ready_at=9.0, awaited_at=3.0)
+    assert made.is_open()
+    assert clock.seconds == pytest.approx(3.0 + PATIENCE * STEP, abs=0.02)
+
+
+def test_an_outage_is_told_once_and_its_end_too():
+    made, clock = gap(2.0, ready_at=20.0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        while made.is_open():
+            clock.seconds += 0.5
+        assert not made.is_open()
+    begin, end = [str(warning.message) for warning in told]
+    assert begin == (
+        "The source has delivered no batch for 5 seconds. Training goes on with what is there, "
+        "up to max_uses=8 times."
+    )
+    assert end == "The source delivers batches again, after 20 seconds."
+
+
+def test_a_short_gap_is_nothing_to_tell():
+    made, clock = gap(2.0, ready_at=4.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while made.is_open():
+            clock.seconds += 0.5
