@@ -58,7 +58,9 @@ class DataEchoCallback(keras.callbacks.Callback):
             pipeline with `keras_echo.echo`.
         log_dir: A TensorBoard log directory; default: none, and no trace is kept.
         min_factor: The least factor.
-        max_factor: The most. A higher one is of little use where copies are alike.
+        max_factor: The most. A higher one is of little use where copies are alike. While training
+            waits and no fresh batch is there, a batch is used up to so many times; see `max_uses`
+            of `EchoingPyDataset`, which has precedence.
         profile_steps: Optimizer steps in a window.
         profile_freq: `"epoch"`, or the optimizer steps from one window to the next. Windows that
             would take more than 0.5 % of the time are left out while nothing changes.
@@ -148,6 +150,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._next_check: float = math.inf
         self._begun_seconds = time.perf_counter()
         self._num_served = 0  # by the dataset, when fit() began
+        self._has_set_max_uses = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         made = copy.copy(self)
@@ -165,6 +168,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._next_check = self._first_step + _CHECK_STEPS
         self._begun_seconds = time.perf_counter()
         self._num_served = self._probe.num_served()
+        if self._adapt and self._factor.max_uses is None:
+            self._factor.max_uses = self._max_factor
+            self._has_set_max_uses = True
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -198,6 +204,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         """Keras calls this."""
         self._abandon()
         self._log.close()
+        if self._has_set_max_uses:
+            self._factor.max_uses = None
+            self._has_set_max_uses = False
 
     def report(self) -> str:
         """What was measured and decided, as a short text."""

@@ -113,6 +113,31 @@ def test_a_later_window_shows_all_of_the_wait(tmp_path):
     assert found.wait_fraction > 0.55
 
 
+@pytest.mark.parametrize("own", [None, 5])
+def test_while_it_adapts_a_batch_may_be_used_up_to_max_factor(tmp_path, own):
+    seen = []
+
+    class Notes(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(data.max_uses)
+
+    with dataset(0.001, max_uses=own) as data:
+        for adapt in (True, False):
+            callback = DataEchoCallback(data, tmp_path, max_factor=3.0, adapt=adapt, verbose=0)
+            model().fit(data, verbose=0, callbacks=[callback, Notes()])
+    assert set(seen[:32]) == {own or 3.0}
+    assert set(seen[32:]) == {own}
+    assert data.max_uses == own
+
+
+def test_training_that_does_not_wait_sees_each_batch_once_and_in_order(recorder):
+    with EchoingPyDataset(Slow(0.001), steps_per_epoch=60, shuffle=False) as data:
+        trained = recorder(is_built=False)
+        trained.fit(data, verbose=0, callbacks=[Busy(0.01), DataEchoCallback(data, verbose=0)])
+        assert data.stats().extra_uses == 0
+    assert trained.trained_on() == [*range(60)]
+
+
 def test_tensorboard_shows_what_was_decided(tmp_path):
     with dataset() as data:
         callback = DataEchoCallback(data, tmp_path, verbose=0)
