@@ -58,4 +58,4 @@ class FactorsAhead:
     def since(self, number: int) -> tuple[float, ...]:
         """The factors of the next uses from this one on, before the factor in force acts."""
         with self._lock:
-            return tuple(islice(self._settled, number - self._first, None))
+            return tuple(islice(self._settled, max(0, number - self._first), None))

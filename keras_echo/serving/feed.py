@@ -212,6 +212,7 @@ class Feed:
         self._begin(self.state)
 
     def _begin(self, state: State) -> None:
+        self._is_broken = True  # until it is through: Ctrl-C can come here, too
         if self._finalizer is not None:
             self._finalizer.detach()  # it would keep the last pipeline, and what that read ahead
         with self._standing:
