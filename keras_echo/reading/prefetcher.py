@@ -144,7 +144,7 @@ class Prefetcher(Generic[R]):
                 self._start_readers()
                 bell = self._hung_up_bell()
                 self._changed.notify_all()
-            if not bell.acquire(timeout=self._idle_seconds):
+            if not self._heard(bell, self._idle_seconds):
                 before, waited_seconds = waited_seconds, waited_seconds + self._idle_seconds
                 if waited_seconds // self._stall_seconds > before // self._stall_seconds:
                     warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=2)
@@ -169,13 +169,14 @@ class Prefetcher(Generic[R]):
                     raise StoppedError("The dataset was closed while a batch was waited for.")
                 if self._window and self._window[0].is_done:
                     return True
-                seconds = min(deadline - time.monotonic(), self._idle_seconds)
                 self._num_wanted = self._num_taken + 1
                 self._start_readers()
-                bell = self._hung_up_bell()
                 self._changed.notify_all()
-            if seconds <= 0 or not (bell.acquire(timeout=seconds) or time.monotonic() < deadline):
-                return False
+                seconds = min(deadline - time.monotonic(), self._idle_seconds)
+                if seconds <= 0:
+                    return False
+                bell = self._hung_up_bell()
+            self._heard(bell, seconds)
 
     @property
     def is_awaited(self) -> bool:
@@ -202,7 +203,7 @@ class Prefetcher(Generic[R]):
                     return False
                 self._start_readers()
                 bell = self._hung_up_bell()
-            if not bell.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if not self._heard(bell, max(0.0, deadline - time.monotonic())):
                 return False
 
     def stop(self, *, wait: bool = True) -> None:
@@ -225,6 +226,15 @@ class Prefetcher(Generic[R]):
         bell.acquire()
         self._bells.append(bell)
         return bell
+
+    def _heard(self, bell: threading.Lock, timeout_seconds: float) -> bool:
+        """Waits for the bell; one that nobody waits for any more is taken down."""
+        if bell.acquire(timeout=timeout_seconds):
+            return True
+        with self._lock:
+            if bell in self._bells:
+                self._bells.remove(bell)
+        return False
 
     def _notify(self) -> None:
         self._changed.notify_all()

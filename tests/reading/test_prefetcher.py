@@ -255,3 +255,37 @@ def test_a_single_reader_is_single_beside_one_that_leaves():
     consumer.join(10)
     prefetcher.stop()
     assert (taken, most) == ([0, 1, 2, 3], 1)
+
+
+def test_awaiting_asks_and_says_whether_a_result_lies_ready():
+    gate = threading.Event()
+
+    def work(task):
+        assert task == 0 or gate.wait(60)
+        return task
+
+    prefetcher = Prefetcher(work, itertools.count(), num_workers=1, window_size=2)
+    assert not prefetcher.is_awaited
+    assert prefetcher.await_next(60)
+    assert not prefetcher.is_awaited
+    assert next(prefetcher) == 0
+    for _ in range(50):
+        assert not prefetcher.await_next(0.0)
+        assert not prefetcher.await_next(0.001)
+    assert prefetcher.is_awaited
+    assert len(prefetcher._bells) == 0  # of those who wait no longer
+    gate.set()
+    assert prefetcher.await_next(60)
+    assert next(prefetcher) == 1
+    prefetcher.stop()
+
+
+def test_awaiting_passes_a_barrier():
+    told = []
+    tasks = iter([0, Barrier(lambda: told.append("E")), 1])
+    prefetcher = Prefetcher(lambda task: task, tasks, num_workers=1, window_size=4)
+    assert next(prefetcher) == 0
+    assert prefetcher.await_next(60)
+    assert told == ["E"]
+    assert next(prefetcher) == 1
+    prefetcher.stop()
