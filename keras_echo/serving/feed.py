@@ -58,8 +58,8 @@ class Feed:
                 self._mend()
                 self.num_served += 1
                 if self._is_peek(index):
-                    served = self._peeks.peek(index)
-                    return as_taken.peeked(served.hand_out(may_return=True), index)
+                    batch = self._peek(index).hand_out(may_return=True)
+                    return as_taken.peeked(batch, index)
                 served = self._peeks.next()
                 batch = as_taken(served.hand_out(may_return=self._peeks.is_peek))
                 self._move_on()
@@ -115,7 +115,7 @@ class Feed:
         with self._lock:
             try:
                 self._mend()
-                return self._peeks.peek(0).waiting.batch
+                return self._peek(0).waiting.batch
             except BaseException as error:
                 self._break(error)
                 raise
@@ -156,6 +156,14 @@ class Feed:
         self._pipeline.stop(wait=False)
         with self._lock:
             self._restart()
+
+    def _peek(self, index: int) -> Served:
+        gap = self._pipeline.gap
+        gap.is_training = False
+        try:
+            return self._peeks.peek(index)
+        finally:
+            gap.is_training = True
 
     def _is_peek(self, index: int) -> bool:
         """Whether Keras wants `index` only to learn the shape of a batch.

@@ -135,6 +135,7 @@ class Pipeline(Iterator[Served]):
 
     Attributes:
         factors: Those of the uses that were made; whoever takes one may have its own forgotten.
+        gap: Tells of gaps in reading.
     """
 
     def __init__(self, settings: Settings, state: State) -> None:
@@ -154,7 +155,8 @@ class Pipeline(Iterator[Served]):
                 lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
             )
 
-        self._echoed.gap.uses = self._ahead
+        self.gap = self._echoed.gap
+        self.gap.uses = self._ahead
 
     def __next__(self) -> Served:
         with self._meter.waiting():

@@ -43,6 +43,10 @@ class ReadingGap:
         fresh: The fresh batches, read ahead.
         step_seconds: Returns what a step takes that doesn't wait; NaN while that is unknown.
         clock: Seconds.
+
+    Attributes:
+        uses: The uses made ahead of training; None where they are made when training asks.
+        is_training: Whether somebody trains on what is asked for; a peek waits instead.
     """
 
     def __init__(
@@ -58,7 +62,8 @@ class ReadingGap:
         self._clock = clock
         self._began: float | None = None  # when the gap that is open began
         self._is_outage = False
-        self.uses: Results | None = None  # where uses are made ahead of training
+        self.uses: Results | None = None
+        self.is_training = True
 
     @property
     def max_uses(self) -> float | None:
@@ -67,6 +72,8 @@ class ReadingGap:
 
     def is_open(self) -> bool:
         """See `Gap`. Returns as soon as a fresh batch lies ready, or training waits in vain."""
+        if not self.is_training:
+            return False
         began = self._clock()
         while True:
             seconds = self._patience() - (self._clock() - began)

@@ -155,3 +155,15 @@ def test_the_factor_carries_it():
         EchoingPyDataset(Gated(9), max_uses=0.5)
     with pytest.raises(TypeError, match="max_uses must be a real number"):
         factor.max_uses = "8"
+
+
+def test_a_peek_uses_nothing_again():
+    source = Gated(closed_at=1)
+    with wrapped(source, max_uses=32) as dataset:
+        opens = threading.Timer(0.2, source.gate.set)
+        opens.start()
+        with dataset._feed._lock:
+            assert dataset._feed._peek(1).output is not dataset._feed._peek(0).output
+        assert dataset.stats().extra_uses == 0
+        assert [first(dataset) for _ in range(4)] == [0, 0, 1, 1]
+        opens.join()

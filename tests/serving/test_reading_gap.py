@@ -87,6 +87,13 @@ def test_where_uses_are_made_ahead_it_opens_when_training_waits():
     assert clock.seconds == pytest.approx(3.0 + PATIENCE * STEP, abs=0.02)
 
 
+def test_a_peek_waits():
+    made, clock = gap(2.0, ready_at=9.0)
+    made.is_training = False
+    assert not made.is_open()
+    assert clock.seconds == 0.0
+
+
 def test_an_outage_is_told_once_and_its_end_too():
     made, clock = gap(2.0, ready_at=20.0)
     with warnings.catch_warnings(record=True) as told:
