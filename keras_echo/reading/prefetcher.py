@@ -214,11 +214,19 @@ class Prefetcher(Generic[R]):
         """
         with self._lock:
             self._era += 1
-            leaving = self._leaving | self._readers
-            self._leaving, self._readers = leaving, set()
+            self._leaving, self._readers = self._leaving | self._readers, set()
+            leaving = set(self._leaving)
             self._notify()
+        while wait:
+            # Not by `join` alone: after a join that Ctrl-C interrupts, CPython takes a thread for
+            # ended that still runs (`Thread._wait_for_tstate_lock` of 3.11).
+            with self._lock:
+                if not leaving & self._leaving:
+                    break
+                bell = self._hung_up_bell()
+            self._heard(bell, self._idle_seconds)
         if wait:
-            for reader in list(leaving):
+            for reader in leaving:
                 reader.join()
 
     def _hung_up_bell(self) -> threading.Lock:
@@ -248,8 +256,8 @@ class Prefetcher(Generic[R]):
         num_missing = self._num_workers - len(self._readers) - len(self._leaving)
         for _ in range(min(room, num_missing)):
             reader = threading.Thread(target=self._run_reader, name=THREAD_NAME, daemon=True)
-            self._readers.add(reader)
             try:
+                self._readers.add(reader)
                 reader.start()
             except BaseException as error:
                 self._readers.discard(reader)  # if it runs all the same, it ends

@@ -289,3 +289,34 @@ def test_awaiting_passes_a_barrier():
     assert told == ["E"]
     assert next(prefetcher) == 1
     prefetcher.stop()
+
+
+def test_stopping_waits_though_it_was_interrupted_before():
+    """CPython takes a thread for ended after a join of it that Ctrl-C interrupts."""
+    began, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(task):
+        began.set()
+        gate.wait(60)
+        ended.set()
+        return task
+
+    class Interruption(KeyboardInterrupt):
+        pass
+
+    def interrupt(*_):
+        raise Interruption
+
+    prefetcher = Prefetcher(work, itertools.count(), num_workers=1, window_size=1)
+    assert not prefetcher.fill(1, 0.0)
+    assert began.wait(60)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interruption):
+            prefetcher.stop()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    threading.Timer(0.1, gate.set).start()
+    prefetcher.stop()
+    assert ended.is_set()
