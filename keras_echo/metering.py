@@ -76,14 +76,26 @@ class Meter:
         self._recent_reads: deque[tuple[float, float]] = deque(maxlen=_RECENT_READS)
         self._recent_steps: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._wait_ended: float | None = None
+        self._waiting_since: float | None = None
 
     def reading(self) -> AbstractContextManager[None]:
         """Measures one read."""
         return self._timed(self.mark_read, self._add_read)
 
-    def waiting(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
         """Measures one wait for a batch."""
-        return self._timed(self.mark_wait, self._add_wait)
+        with self._timed(self.mark_wait, self._add_wait):
+            self._waiting_since = self._clock()
+            try:
+                yield
+            finally:
+                self._waiting_since = None
+
+    def waiting_seconds(self) -> float:
+        """How long the consumer has been waiting by now; 0 if it isn't."""
+        since = self._waiting_since
+        return 0.0 if since is None else self._clock() - since
 
     def step_seconds(self) -> float:
         """What the consumer takes from one batch to the next, without waits; NaN if unknown."""

@@ -178,14 +178,6 @@ class Prefetcher(Generic[R]):
                 bell = self._hung_up_bell()
             self._heard(bell, seconds)
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the consumer waits for a result, or asked for one that isn't there yet."""
-        with self._lock:
-            return self._num_wanted > self._num_taken and not (
-                self._window and self._window[0].is_done
-            )
-
     def fill(self, num_results: int, timeout_seconds: float) -> bool:
         """Waits until results lie ready: `num_results`, or as many as the window holds.
 

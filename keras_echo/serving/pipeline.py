@@ -156,11 +156,14 @@ class Pipeline(Iterator[Served]):
             )
 
         self.gap = self._echoed.gap
-        self.gap.uses = self._ahead
+        self._num_got = 0
 
     def __next__(self) -> Served:
+        self.gap.num_wanted = self._num_got + 1
         with self._meter.waiting():
-            return next(self._ahead or self._echoed)
+            served = next(self._ahead or self._echoed)
+        self._num_got += 1
+        return served
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """Waits until fresh batches lie ready: `num_batches`, or as many as are read ahead."""
@@ -201,13 +204,14 @@ class _Echoed(Iterator[Served]):
             meter=settings.meter,
         )
         self._factors = factors
-        self.gap = ReadingGap(settings.factor, self._upstream, settings.meter.step_seconds)
+        self.gap = ReadingGap(settings.factor, self._upstream, settings.meter)
         self._uses = settings.echoing.start(fresh, state, factors.acting, self.gap)
 
     def __next__(self) -> Served:
         before = self._state
         self._factors.settle(before.num_steps)
         use, self._state = next(self._uses)
+        self.gap.num_made += 1
         return Served(
             use.item,
             use.is_only,

@@ -7,6 +7,7 @@ evenly.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from typing import TYPE_CHECKING, Protocol
@@ -20,19 +21,26 @@ PATIENCE = 4.0
 """Steps for which a fresh batch is waited for at factor 1. A training that isn't input-bound then
 sees each batch once, though now and then a read takes longer."""
 
+_LEAST_PATIENCE_SECONDS = 0.002  # where uses are made ahead, one may lie ready as training asks
+_SLICE_SECONDS = 0.005  # in which it is noticed that training waits
 _OUTAGE_SECONDS = 5.0
-_SLICE_SECONDS = 0.005  # in which uses made ahead of training notice that it waits
 
 
-class Results(Protocol):
-    """What is made ahead of somebody: the fresh batches, or the uses made of them."""
+class Fresh(Protocol):
+    """The fresh batches, read ahead."""
 
     def await_next(self, timeout_seconds: float) -> bool:
-        """Waits until the next result lies ready; returns whether it does."""
+        """Waits until the next one lies ready; returns whether it does."""
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for a result."""
+
+class Training(Protocol):
+    """Whoever the batches are for."""
+
+    def waiting_seconds(self) -> float:
+        """How long it has been waiting for a batch by now; 0 if it isn't."""
+
+    def step_seconds(self) -> float:
+        """What a step takes that doesn't wait; NaN while that is unknown."""
 
 
 class ReadingGap:
@@ -40,30 +48,31 @@ class ReadingGap:
 
     Args:
         factor: The echoing factor, with its `max_uses`.
-        fresh: The fresh batches, read ahead.
-        step_seconds: Returns what a step takes that doesn't wait; NaN while that is unknown.
+        fresh: The fresh batches.
+        training: Who trains on them.
         clock: Seconds.
 
     Attributes:
-        uses: The uses made ahead of training; None where they are made when training asks.
         is_training: Whether somebody trains on what is asked for; a peek waits instead.
+        num_made: Uses that were made.
+        num_wanted: Uses that training got, and the one that it waits for.
     """
 
     def __init__(
         self,
         factor: EchoFactor,
-        fresh: Results,
-        step_seconds: Callable[[], float],
+        fresh: Fresh,
+        training: Training,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._factor = factor
         self._fresh = fresh
-        self._step_seconds = step_seconds
+        self._training = training
         self._clock = clock
         self._began: float | None = None  # when the gap that is open began
         self._is_outage = False
-        self.uses: Results | None = None
         self.is_training = True
+        self.num_made = self.num_wanted = 0
 
     @property
     def max_uses(self) -> float | None:
@@ -72,31 +81,32 @@ class ReadingGap:
 
     def is_open(self) -> bool:
         """See `Gap`. Returns as soon as a fresh batch lies ready, or training waits in vain."""
-        if not self.is_training:
-            return False
-        began = self._clock()
-        while True:
-            seconds = self._patience() - (self._clock() - began)
-            if self.uses is not None:
-                seconds = min(max(seconds, _SLICE_SECONDS), _SLICE_SECONDS)
-            if self._fresh.await_next(max(0.0, seconds)):
+        while self.is_training:
+            # Uses are made ahead; training may wait, or have waited, for an earlier one.
+            is_wanted = self.num_wanted > self.num_made
+            waited = self._training.waiting_seconds() if is_wanted else 0.0
+            left = max(0.0, self._patience_seconds() - waited) if waited > 0 else math.inf
+            if self._fresh.await_next(min(left, _SLICE_SECONDS)):
                 self._end()
                 return False
-            if self.uses is not None and not self.uses.is_awaited:
-                began = self._clock()  # training doesn't wait yet
-            elif self._clock() - began >= self._patience():
-                self._begin(began)
+            if left == 0:
+                self._begin()
                 return True
+        return False
 
-    def _patience(self) -> float:
-        if self._factor.value > 1 or self._began is not None:
+    def _patience_seconds(self) -> float:
+        if self._began is not None:
             return 0.0
-        seconds = self._step_seconds()
-        return PATIENCE * seconds if seconds >= 0 else float("inf")
+        if self._factor.value > 1:
+            return _LEAST_PATIENCE_SECONDS
+        step_seconds = self._training.step_seconds()
+        if math.isnan(step_seconds):
+            return math.inf
+        return max(PATIENCE * step_seconds, _LEAST_PATIENCE_SECONDS)
 
-    def _begin(self, began: float) -> None:
+    def _begin(self) -> None:
         if self._began is None:
-            self._began = began
+            self._began = self._clock() - self._training.waiting_seconds()
         if not self._is_outage and self._clock() - self._began > _OUTAGE_SECONDS:
             self._is_outage = True
             warnings.warn(

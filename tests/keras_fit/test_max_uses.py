@@ -103,7 +103,7 @@ def test_examples_are_used_no_more_than_max_uses_and_none_is_left_out():
         while dataset.stats().passes < 2:
             uses.update(numbers(dataset[5]))
         extra = dataset.stats().extra_uses
-    assert extra == 5
+    assert 5 <= extra <= 7  # two are made ahead
     assert all(8 <= uses[number] <= 28 + 12 for number in range(16))  # 4 examples, two passes
 
 

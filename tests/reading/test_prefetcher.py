@@ -265,14 +265,11 @@ def test_awaiting_asks_and_says_whether_a_result_lies_ready():
         return task
 
     prefetcher = Prefetcher(work, itertools.count(), num_workers=1, window_size=2)
-    assert not prefetcher.is_awaited
     assert prefetcher.await_next(60)
-    assert not prefetcher.is_awaited
     assert next(prefetcher) == 0
     for _ in range(50):
         assert not prefetcher.await_next(0.0)
         assert not prefetcher.await_next(0.001)
-    assert prefetcher.is_awaited
     assert len(prefetcher._bells) == 0  # of those who wait no longer
     gate.set()
     assert prefetcher.await_next(60)

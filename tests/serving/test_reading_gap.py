@@ -31,24 +31,24 @@ class Fresh:
         return self.clock.seconds >= self.ready_at
 
 
-class Uses:
-    """Uses made ahead, for which training waits from a time on."""
+class Training:
+    """Waits from a time on, and takes `STEP` for a step."""
 
-    def __init__(self, clock, awaited_at):
-        self.clock, self.awaited_at = clock, awaited_at
+    def __init__(self, clock, waits_at, step_seconds):
+        self.clock, self.waits_at, self.step = clock, waits_at, step_seconds
 
-    @property
-    def is_awaited(self):
-        return self.clock.seconds >= self.awaited_at
+    def waiting_seconds(self):
+        return max(0.0, self.clock.seconds - self.waits_at)
+
+    def step_seconds(self):
+        return self.step
 
 
-def gap(factor, ready_at, awaited_at=None, step_seconds=STEP):
+def gap(factor, ready_at, waits_at=-0.01, step_seconds=STEP):
     clock = Clock()
-    made = ReadingGap(
-        EchoFactor(factor, max_uses=8), Fresh(clock, ready_at), lambda: step_seconds, clock
-    )
-    if awaited_at is not None:
-        made.uses = Uses(clock, awaited_at)
+    training = Training(clock, waits_at, step_seconds)
+    made = ReadingGap(EchoFactor(factor, max_uses=8), Fresh(clock, ready_at), training, clock)
+    made.num_wanted = 1
     return made, clock
 
 
@@ -65,26 +65,34 @@ def test_at_factor_1_a_wait_of_several_steps_comes_first():
     assert not made.is_open()
     made, clock = gap(1.0, ready_at=PATIENCE * STEP + 0.1)
     assert made.is_open()
-    assert clock.seconds == PATIENCE * STEP
+    assert clock.seconds == pytest.approx(PATIENCE * STEP, abs=0.02)
+    opened = clock.seconds
     assert made.is_open()  # from then on at once
-    assert clock.seconds == PATIENCE * STEP
+    assert clock.seconds == opened
 
 
 def test_at_factor_1_it_waits_while_nobody_knows_what_a_step_takes():
-    made, clock = gap(1.0, ready_at=1000.0, step_seconds=float("nan"))
+    made, clock = gap(1.0, ready_at=10.0, step_seconds=float("nan"))
     assert not made.is_open()
-    assert clock.seconds == 1000.0
+    assert clock.seconds == 10.0
 
 
 def test_where_uses_are_made_ahead_it_opens_when_training_waits():
-    made, clock = gap(2.0, ready_at=9.0, awaited_at=3.0)
+    made, clock = gap(2.0, ready_at=9.0, waits_at=3.0)
     assert made.is_open()
-    assert clock.seconds == pytest.approx(3.0, abs=0.01)
-    made, _ = gap(2.0, ready_at=2.0, awaited_at=3.0)
+    assert clock.seconds == pytest.approx(3.0, abs=0.02)
+    made, _ = gap(2.0, ready_at=2.0, waits_at=3.0)
     assert not made.is_open()
-    made, clock = gap(1.0, ready_at=9.0, awaited_at=3.0)
+    made, clock = gap(1.0, ready_at=9.0, waits_at=3.0)
     assert made.is_open()
     assert clock.seconds == pytest.approx(3.0 + PATIENCE * STEP, abs=0.02)
+
+
+def test_a_use_that_training_does_not_wait_for_yet_waits_for_a_fresh_batch():
+    made, clock = gap(2.0, ready_at=9.0)
+    made.num_made = 1
+    assert not made.is_open()
+    assert clock.seconds == 9.0
 
 
 def test_a_peek_waits():
