@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -241,12 +242,22 @@ class _FailOnce(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+def _settled(count):
+    """A count that tf.data, which fetches ahead, no longer changes."""
+    before, since = count(), time.monotonic()
+    while time.monotonic() - since < 0.5:
+        time.sleep(0.01)
+        if (now := count()) != before:
+            before, since = now, time.monotonic()
+    return before
+
+
 def test_peeks_after_an_interrupted_epoch_lose_nothing(recorder, numbered):
     model = recorder()
     with EchoingPyDataset(numbered(100), steps_per_epoch=8, shuffle=False) as dataset:
         with pytest.raises(KeyboardInterrupt):
             model.fit(dataset, callbacks=[_FailOnce()], verbose=0)
-        num_served = dataset.stats().steps
+        num_served = _settled(lambda: dataset.stats().steps)
         other = recorder()
         other.fit(dataset, verbose=0)
     assert other.trained_on() == [*range(num_served, num_served + 8)]
