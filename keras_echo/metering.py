@@ -78,19 +78,30 @@ class Meter:
         self._wait_ended: float | None = None
         self._waiting_since: float | None = None
 
-    def reading(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
         """Measures one read."""
-        return self._timed(self.mark_read, self._add_read)
+        with self.mark_read():
+            started = self._clock()
+            try:
+                yield
+            finally:
+                seconds = self._clock() - started
+                with self._lock:
+                    self._add_read(started, seconds)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Measures one wait for a batch."""
-        with self._timed(self.mark_wait, self._add_wait):
-            self._waiting_since = self._clock()
+        with self.mark_wait():
+            self._waiting_since = started = self._clock()
             try:
                 yield
             finally:
+                ended = self._clock()
                 self._waiting_since = None
+                with self._lock:
+                    self._add_wait(started, ended)
 
     def waiting_seconds(self) -> float:
         """How long the consumer has been waiting by now; 0 if it isn't."""
@@ -112,31 +123,16 @@ class Meter:
         with self._lock:
             self.num_skipped += 1
 
-    @contextmanager
-    def _timed(
-        self,
-        mark: Callable[[], AbstractContextManager[Any]],
-        add: Callable[[float, float], None],
-    ) -> Iterator[None]:
-        with mark():
-            started = self._clock()
-            try:
-                yield
-            finally:
-                seconds = self._clock() - started
-                with self._lock:
-                    add(started, seconds)
-
     def _add_read(self, started: float, seconds: float) -> None:
         self.num_reads += 1
         self.read_seconds += seconds
         self._recent_reads.append((started, seconds))
 
-    def _add_wait(self, started: float, seconds: float) -> None:
-        self.wait_seconds += seconds
+    def _add_wait(self, started: float, ended: float) -> None:
+        self.wait_seconds += ended - started
         if self._wait_ended is not None:
             self._recent_steps.append(started - self._wait_ended)
-        self._wait_ended = started + seconds
+        self._wait_ended = ended
 
 
 class Probe:
