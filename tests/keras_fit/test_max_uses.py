@@ -139,8 +139,7 @@ def test_fit_goes_on_through_an_outage(echo):
 
 
 def test_at_factor_one_short_waits_change_nothing(numbered):
-    """A source that is a little late now and then; training takes longer than it."""
-    with wrapped(numbered(9), echo_factor=1, max_uses=8) as dataset, wrapped(numbered(9)) as _:
+    with wrapped(numbered(9), echo_factor=1, max_uses=8) as dataset:
         assert [first(dataset) for _ in range(30)] == [index % 9 for index in range(30)]
         assert dataset.stats().extra_uses == 0
 
