@@ -71,8 +71,8 @@ class Meter:
         self.read_seconds = 0.0
         self.wait_seconds = 0.0
         self.num_skipped = 0
-        self.mark_read: Callable[[], AbstractContextManager[Any]] = nullcontext
-        self.mark_wait: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.mark_read: Mark = nullcontext
+        self.mark_wait: Mark = nullcontext
         self._recent_reads: deque[tuple[float, float]] = deque(maxlen=_RECENT_READS)
         self._recent_steps: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._wait_ended: float | None = None
