@@ -53,14 +53,14 @@ class SleepingSource(keras.utils.PyDataset):
 
     def __init__(self, seconds: Any, length: int = 10_000, **options: Any) -> None:
         super().__init__(**options)
-        self.seconds = seconds if callable(seconds) else lambda index: seconds
+        self.seconds = seconds
         self.length = length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        time.sleep(self.seconds(index))
+        time.sleep(self.seconds(index) if callable(self.seconds) else self.seconds)
         x = np.full((8, NUM_FEATURES), index % 7, "float32")
         return x, x[:, :1]
 

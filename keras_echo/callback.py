@@ -7,6 +7,7 @@ import math
 import threading
 import time
 import weakref
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,8 +17,8 @@ from keras_echo._checks import check_count
 from keras_echo._messages import expected
 from keras_echo.adapting import report
 from keras_echo.adapting.log_dir import LogDir
-from keras_echo.adapting.schedule import FEWEST_CALLS, ReadingWatch, Schedule
-from keras_echo.adapting.tuner import EchoDecision, NextWindow, decide
+from keras_echo.adapting.schedule import FEWEST_CALLS, Balance, Look, Schedule
+from keras_echo.adapting.tuner import BRIDGING, WAITING, Choice, EchoDecision, NextWindow, decide
 from keras_echo.adapting.window import Measurement, Window
 from keras_echo.dataset import EchoingPyDataset, probe_of
 from keras_echo.factor import EchoFactor, check_factor
@@ -143,14 +144,16 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
         self._is_settled = False
-        self._reading = ReadingWatch()
+        self._balance = Balance()
+        self._since = -math.inf  # see `Window.since`
+        self._checked_seconds = deque([self._since], maxlen=3)  # the last checks
         self._epoch = 0
         self._first_step = 0  # of the epoch, counted over all calls of fit()
         self._last_batch = -1
         self._next_check: float = math.inf
         self._begun_seconds = time.perf_counter()
         self._num_served = 0  # by the dataset, when fit() began
-        self._has_set_max_uses = False
+        self._has_set_max_uses = self._has_set_min_uses = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         made = copy.copy(self)
@@ -171,6 +174,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         if self._adapt and self._factor.max_uses is None:
             self._factor.max_uses = self._max_factor
             self._has_set_max_uses = True
+        if self._adapt and self._factor.min_uses is None:
+            self._factor.min_uses = self._min_factor
+            self._has_set_min_uses = True
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
@@ -206,7 +212,9 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._log.close()
         if self._has_set_max_uses:
             self._factor.max_uses = None
-            self._has_set_max_uses = False
+        if self._has_set_min_uses:
+            self._factor.min_uses = None
+        self._has_set_max_uses = self._has_set_min_uses = False
 
     def report(self) -> str:
         """What was measured and decided, as a short text."""
@@ -232,7 +240,11 @@ class DataEchoCallback(keras.callbacks.Callback):
     def _check(self, step: int) -> None:
         """Opens a window, if one is due or reading has changed."""
         self._next_check = step + _CHECK_STEPS
-        has_changed = self._has_reading_changed() and bool(self._history)
+        has_changed = self._has_balance_changed() and bool(self._history)
+        self._checked_seconds.append(time.perf_counter())
+        if has_changed:
+            self._since = self._checked_seconds[0]
+            self._history.clear()  # it tells of what was before
         if step < self._schedule.next_step and not has_changed:
             return
         running_seconds = time.perf_counter() - self._begun_seconds
@@ -250,6 +262,8 @@ class DataEchoCallback(keras.callbacks.Callback):
             step,
             calls,
             self._steps_per_call(),
+            self._decide_early,
+            self._since,
         ).record()
         self._advance(self._window)
 
@@ -265,15 +279,11 @@ class DataEchoCallback(keras.callbacks.Callback):
         breakdown, problem, held_seconds = measured
         self._schedule.spent(held_seconds)
         self._history.append(breakdown)
-        previous = self._factor.value
-        step = self._first_step + self._last_batch
-        factor, ratio, reason, next_window = decide(
-            self._history, previous, min_factor=self._min_factor, max_factor=self._max_factor
-        )
+        factor, ratio, reason, next_window = self._choose(self._history)
         if not self._adapt:
-            factor, reason = previous, f"{reason}; adapt=False"
+            factor, reason = self._factor.value, f"{reason}; adapt=False"
         elif next_window is NextWindow.AT_ONCE:
-            self._schedule.repeat(step)
+            self._schedule.repeat(self._first_step + self._last_batch)
         if problem is not None:
             # Once in full.
             reason += (
@@ -281,12 +291,36 @@ class DataEchoCallback(keras.callbacks.Callback):
             )
             self._problems.add(problem)
         self._is_settled = next_window is NextWindow.IF_CHEAP
+        self._set(factor, breakdown, reason, ratio)
+
+    def _decide_early(self, breakdown: StepBreakdown) -> None:
+        """Raises the factor by what is known before the first trace."""
+        choice = self._choose([breakdown])
+        if self._adapt and choice.factor > self._factor.value:
+            reason = f"{choice.reason}, by the first steps"
+            self._set(choice.factor, breakdown, reason, choice.ratio)
+
+    def _choose(self, breakdowns: list[StepBreakdown]) -> Choice:
+        return decide(
+            breakdowns,
+            self._factor.value,
+            min_factor=self._min_factor,
+            max_factor=self._max_factor,
+            policy=BRIDGING if self._bridges() else WAITING,
+        )
+
+    def _set(self, factor: float, breakdown: StepBreakdown, reason: str, ratio: float) -> None:
+        previous, step = self._factor.value, self._first_step + self._last_batch
         self._factor.value = factor
         decision = EchoDecision(step, breakdown, factor, previous, reason, ratio)
         self.decisions.append(decision)
         if self._verbose:
             print(f"\nEpoch {self._epoch + 1}: {report.line(decision)}")
         self._log.decision(decision)
+
+    def _bridges(self) -> bool:
+        """Whether a batch is used once more while no fresh one is there."""
+        return self._probe.sees_dataset and (self._factor.max_uses or 1.0) > 1.0
 
     def _check_dataset(self) -> None:
         """Raises where training has gone through a window without asking the dataset once."""
@@ -316,9 +350,20 @@ class DataEchoCallback(keras.callbacks.Callback):
             smallest = min(weights, key=lambda weight: math.prod(weight.shape))
             self._tracer.synchronize(smallest.value)
 
-    def _has_reading_changed(self) -> bool:
-        stats = self._probe.stats()
-        return self._reading.has_changed(stats.reads, stats.read_seconds)
+    def _has_balance_changed(self) -> bool:
+        """Whether, since the last check, the factor was far from what it should be."""
+        stats, factor = self._probe.stats(), self._factor.value
+        look = Look(
+            stats.steps,
+            stats.extra_uses,
+            time.perf_counter(),
+            stats.wait_seconds,
+            stats.held_seconds,
+        )
+        has_changed = self._balance.has_changed(
+            look, is_least=factor <= self._min_factor, is_most=factor >= self._max_factor
+        )
+        return has_changed and self._adapt
 
 
 def _check_freq(profile_freq: object) -> None:

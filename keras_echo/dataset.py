@@ -247,6 +247,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             wait_seconds=meter.wait_seconds,
             echo_factor=self.echo_factor,
             extra_uses=state.num_extra,
+            held_seconds=meter.held_seconds,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -332,6 +333,7 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
         settings.factor,
         settings.meter,
         num_readers=settings.parallelism.workers,
+        may_read_ahead=settings.source.is_sequential,
         fill=feed.fill,
         stats=dataset.stats,
         num_served=lambda: feed.num_served,

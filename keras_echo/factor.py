@@ -23,6 +23,9 @@ class EchoFactor:
         value: The factor to start with.
         max_uses: How often an output may be used while no fresh one is there: a float >= 1. None:
             training waits for a fresh one instead. `keras_echo.echo` always waits.
+        min_uses: How often an output is used at least while reading is so far ahead that it would
+            have to wait: a float >= 1. None: as often as the factor says. Only batches that an
+            `EchoingPyDataset` repeats make room like that.
 
     Raises:
         TypeError: If one of them isn't a real number.
@@ -35,9 +38,12 @@ class EchoFactor:
         EchoFactor(3.5)
     """
 
-    def __init__(self, value: float = 1.0, max_uses: float | None = None) -> None:
+    def __init__(
+        self, value: float = 1.0, max_uses: float | None = None, min_uses: float | None = None
+    ) -> None:
         self._value = check_factor("echo_factor", value)
         self.max_uses = max_uses
+        self.min_uses = min_uses
         self._followers: list[Callable[[float], object]] = []
         self._lock = threading.Lock()
 
@@ -63,6 +69,15 @@ class EchoFactor:
     @max_uses.setter
     def max_uses(self, value: float | None) -> None:
         self._max_uses = None if value is None else check_factor("max_uses", value)
+
+    @property
+    def min_uses(self) -> float | None:
+        """How often an output is used at least while reading is far ahead; None: not less."""
+        return self._min_uses
+
+    @min_uses.setter
+    def min_uses(self, value: float | None) -> None:
+        self._min_uses = None if value is None else check_factor("min_uses", value)
 
     def follow(self, follower: Callable[[float], object]) -> None:
         """Calls `follower` with the value now, and again with every value set later."""

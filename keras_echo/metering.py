@@ -9,7 +9,7 @@ import time
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from keras_echo.factor import EchoFactor
 
     Mark = Callable[[], AbstractContextManager[Any]]
-    Read = tuple[float, float]
 
 _RECENT_READS = 1024
 _RECENT_STEPS = 15
@@ -39,6 +38,8 @@ class EchoStats:
         wait_seconds: Seconds that training waited in `__getitem__`.
         echo_factor: The echoing factor now.
         extra_uses: Batches among the steps that were served while no fresh one was there.
+        held_seconds: Seconds in which readers had nothing to do, since what they had read was not
+            taken: the mean over the readers.
     """
 
     steps: int = 0
@@ -50,16 +51,44 @@ class EchoStats:
     wait_seconds: float = 0.0
     echo_factor: float = 1.0
     extra_uses: int = 0
+    held_seconds: float = 0.0
+
+
+class Read(NamedTuple):
+    """A read that is done.
+
+    Attributes:
+        start: When it began, by `time.perf_counter`.
+        seconds: How long it took.
+        held_seconds: `Meter.held_seconds` when it ended.
+        is_awaited: Whether the consumer waited for a batch when it ended.
+        is_first: Whether it was the first of its reader, which may have had to start a process or
+            to open a connection.
+    """
+
+    start: float
+    seconds: float
+    held_seconds: float = 0.0
+    is_awaited: bool = False
+    is_first: bool = False
+
+    @property
+    def end(self) -> float:
+        """When it ended."""
+        return self.start + self.seconds
 
 
 class Meter:
     """Sums the reads and waits of a dataset over its whole life, on whatever thread they happen.
+
+    It is what a `Prefetcher` reports to; see `keras_echo.reading.prefetcher.Watch`.
 
     Attributes:
         num_reads: Reads that are done, failed ones included.
         read_seconds: Seconds that the readers were busy, summed over all of them.
         wait_seconds: Seconds that the consumer waited for a batch.
         num_skipped: Reads that failed and were skipped.
+        num_missed: Times that a fresh batch was asked for and none lay ready.
         mark_read: Makes the context in which a read is done, for a profiler to see it.
         mark_wait: The same for a wait.
     """
@@ -71,9 +100,15 @@ class Meter:
         self.read_seconds = 0.0
         self.wait_seconds = 0.0
         self.num_skipped = 0
+        self.num_missed = 0
         self.mark_read: Mark = nullcontext
         self.mark_wait: Mark = nullcontext
-        self._recent_reads: deque[tuple[float, float]] = deque(maxlen=_RECENT_READS)
+        self._recent_reads: deque[Read] = deque(maxlen=_RECENT_READS)
+        self._reader = threading.local()
+        self._is_awaited = False
+        self._held_seconds = 0.0  # until `_held_since`
+        self._held_since = clock()
+        self._held_share = 1.0  # nobody has asked for anything
         self._recent_steps: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._wait_ended: float | None = None
         self._waiting_since: float | None = None
@@ -86,9 +121,10 @@ class Meter:
             try:
                 yield
             finally:
-                seconds = self._clock() - started
+                ended = self._clock()
+                is_first, self._reader.has_read = not hasattr(self._reader, "has_read"), True
                 with self._lock:
-                    self._add_read(started, seconds)
+                    self._add_read(started, ended, is_first)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -103,6 +139,31 @@ class Meter:
                 with self._lock:
                     self._add_wait(started, ended)
 
+    def held(self, share: float) -> None:
+        """From now on, this share of the readers has nothing to do; see `held_seconds`."""
+        with self._lock:
+            now = self._clock()
+            self._held_seconds, self._held_since = self._held_until(now), now
+            self._held_share = share
+
+    def missed(self) -> None:
+        """The consumer asked for a fresh batch, and none lay ready."""
+        self._is_awaited = True
+        self.num_missed += 1
+
+    def took(self) -> None:
+        """The consumer has a fresh batch."""
+        self._is_awaited = False
+
+    @property
+    def held_seconds(self) -> float:
+        """Seconds in which readers had nothing to do, the mean over the readers."""
+        with self._lock:
+            return self._held_until(self._clock())
+
+    def _held_until(self, now: float) -> float:
+        return self._held_seconds + self._held_share * max(0.0, now - self._held_since)
+
     def waiting_seconds(self) -> float:
         """How long the consumer has been waiting by now; 0 if it isn't."""
         since = self._waiting_since
@@ -113,8 +174,8 @@ class Meter:
         with self._lock:
             return statistics.median(self._recent_steps) if self._recent_steps else math.nan
 
-    def recent_reads(self) -> list[tuple[float, float]]:
-        """The last reads that are done: start by the meter's clock, and seconds."""
+    def recent_reads(self) -> list[Read]:
+        """The last reads that are done, by their end."""
         with self._lock:
             return list(self._recent_reads)
 
@@ -123,10 +184,11 @@ class Meter:
         with self._lock:
             self.num_skipped += 1
 
-    def _add_read(self, started: float, seconds: float) -> None:
+    def _add_read(self, started: float, ended: float, is_first: bool) -> None:
+        seconds, held_seconds = ended - started, self._held_until(ended)
         self.num_reads += 1
         self.read_seconds += seconds
-        self._recent_reads.append((started, seconds))
+        self._recent_reads.append(Read(started, seconds, held_seconds, self._is_awaited, is_first))
 
     def _add_wait(self, started: float, ended: float) -> None:
         self.wait_seconds += ended - started
@@ -142,6 +204,7 @@ class Probe:
         factor: The dataset's echoing factor.
         meter: Its meter.
         num_readers: How many reads can run at the same time.
+        may_read_ahead: Whether the source may have batches ready before they are asked for.
         fill: Waits until so many fresh batches lie ready, at most so many seconds; returns
             whether they do.
         stats: Returns the dataset's counts so far.
@@ -159,6 +222,7 @@ class Probe:
         meter: Meter,
         *,
         num_readers: int,
+        may_read_ahead: bool,
         fill: Callable[[int, float], bool],
         stats: Callable[[], EchoStats],
         num_served: Callable[[], int],
@@ -166,6 +230,7 @@ class Probe:
         self.factor = factor
         self._meter = meter
         self.num_readers = num_readers
+        self.may_read_ahead = may_read_ahead
         self.fill = fill
         self.stats = stats
         self.num_served = num_served
@@ -177,6 +242,7 @@ class Probe:
             factor,
             Meter(),
             num_readers=1,
+            may_read_ahead=True,
             fill=lambda num_batches, timeout_seconds: False,
             stats=lambda: EchoStats(echo_factor=factor.value),
             num_served=lambda: 0,
@@ -199,21 +265,10 @@ class Probe:
         finally:
             self._meter.mark_read = self._meter.mark_wait = nullcontext
 
-    def read_seconds(self) -> float:
-        """Seconds from one fresh batch to the next, all readers at work, as of late."""
-        reads = self._meter.recent_reads()[-2 * self.num_readers :]
-        return sum(seconds for _, seconds in reads) / max(1, len(reads)) / self.num_readers
+    def recent_reads(self) -> list[Read]:
+        """The last reads that are done, by their end."""
+        return self._meter.recent_reads()
 
-    def reads_since(self, clock_seconds: float, *, num_before: int = 2) -> list[Read]:
-        """Reads that ended since, and some that ended before.
-
-        Args:
-            clock_seconds: A time by `time.perf_counter`.
-            num_before: How many reads before, as a multiple of the number of readers.
-
-        Returns:
-            Pairs of a start by the same clock and seconds, by their end.
-        """
-        reads = self._meter.recent_reads()
-        first = sum(start + seconds < clock_seconds for start, seconds in reads)
-        return reads[max(0, first - num_before * self.num_readers) :]
+    def num_missed(self) -> int:
+        """How often a fresh batch was asked for and none lay ready."""
+        return self._meter.num_missed

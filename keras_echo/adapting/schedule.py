@@ -6,13 +6,16 @@ import math
 from typing import NamedTuple
 
 BUDGET = 0.005
-"""Share of the training time that windows may take; urgent ones are not limited."""
+"""Share of the training time that windows may take."""
 
 FEWEST_CALLS = 3
 """Calls of the train function below which a window isn't worth opening."""
 
-CHANGE = 0.25
-"""Relative difference from which on the time of a read has changed."""
+URGENT_BUDGET = 0.05
+"""The same for urgent windows, but for the first ones."""
+
+CHANGE = 0.15
+"""Share of its steps or its time for which training or reading rests when R has changed."""
 
 NUM_COLD = 3
 """Calls after a pause that are not counted: the first took 1.5 times as long on a CPU."""
@@ -115,8 +118,9 @@ class Schedule:
             self.next_step = self._warm_step
             return None
         self.next_step = max(step, self._warm_step) + (self._profile_freq or math.inf)
-        is_urgent = is_urgent or self._is_first or self._is_repeating
-        if not is_urgent and self._spent_seconds > BUDGET * seconds:
+        budget_seconds = (URGENT_BUDGET if is_urgent else BUDGET) * seconds
+        is_owed = self._is_first or self._is_repeating
+        if not is_owed and self._spent_seconds > budget_seconds:
             return None
         num_after = 0 if self._is_first else num_ready
         self._is_first = self._is_repeating = False
@@ -144,27 +148,60 @@ class Schedule:
         return self._warmup_steps - (self._ready_steps if is_overlapping else 0)
 
 
-class ReadingWatch:
-    """Notices that reads take another time than they did."""
+class Look(NamedTuple):
+    """What was counted until some moment.
+
+    Attributes:
+        steps: Optimizer steps.
+        extra_uses: Those of them that were made with what was there, for no fresh batch was.
+        seconds: Wall-clock time.
+        wait_seconds: Of it, what training waited.
+        held_seconds: Of it, what readers had nothing to do.
+    """
+
+    steps: int
+    extra_uses: int
+    seconds: float
+    wait_seconds: float
+    held_seconds: float
+
+
+class Balance:
+    """Notices that training or reading rests, although the factor could prevent it."""
 
     def __init__(self) -> None:
-        self._num_reads = 0
-        self._seconds = 0.0
-        self._usual_seconds = 0.0
+        self._last: Look | None = None
+        self._usual_share = self._last_change = 0.0
 
-    def has_changed(self, num_reads: int, seconds: float) -> bool:
-        """Compares the reads since the last call with those between the last two.
+    def has_changed(self, look: Look, *, is_least: bool, is_most: bool) -> bool:
+        """Compares with the last two looks.
 
         Args:
-            num_reads: Reads so far.
-            seconds: How long they took, in total.
+            look: What was counted until now.
+            is_least: Whether the factor is as low as it may be.
+            is_most: Whether it is as high as it may be.
 
         Returns:
-            Whether the mean read has become longer or shorter by `CHANGE`.
+            Whether between them, and since the last one, training or reading has come to rest for
+            `CHANGE` of its steps or its time. One that goes on resting doesn't change: then the
+            factor can't prevent it.
         """
-        if num_reads <= self._num_reads:
+        last, self._last = self._last, look
+        if last is None:
             return False
-        usual = self._usual_seconds
-        self._usual_seconds = (seconds - self._seconds) / (num_reads - self._num_reads)
-        self._num_reads, self._seconds = num_reads, seconds
-        return usual > 0 and abs(self._usual_seconds / usual - 1) > CHANGE
+        steps, extra_uses, seconds, wait_seconds, held_seconds = (
+            now - then for now, then in zip(look, last, strict=True)
+        )
+        share = 0.0
+        if steps > 0 and seconds > 0:
+            hungry = 0.0 if is_most else max(extra_uses / steps, wait_seconds / seconds)
+            share = hungry - (0.0 if is_least else held_seconds / seconds)
+        if abs(share) <= CHANGE:
+            self._usual_share = self._last_change = 0.0
+            return False
+        change, before = share - self._usual_share, self._last_change
+        self._last_change = change
+        has_changed = min(abs(change), abs(before)) > CHANGE and change * before > 0
+        if has_changed:
+            self._usual_share = share
+        return has_changed

@@ -4,14 +4,14 @@ The factor follows R (arXiv 1907.05550, section 4: up to e = R the extra steps a
 
 - R is the median of the last windows, of those since R has changed: one window that was disturbed
   changes little. R has changed where two windows in a row disagree with it in the same direction.
-- The factor is a little above R (`HEADROOM`). Reading and training both vary, and at e = R each
-  waits for the other half of the time: what is too little costs time, what is too much doesn't.
 - The next window follows at once after the first one, which may have seen a training that starves,
   and after one that disagrees. Windows go on in their turn until there are `NUM_SETTLED` of them.
 - The factor stays where it would change by less than `DEAD_BAND`: windows differ by more on a
   machine that does nothing else.
-- Where a window only tells a bound, the factor goes to a lower bound above it at once. Where R is
-  at most the factor, and by how much less cannot be seen, a little less is tried.
+- Where a window only tells a lower bound, the factor goes up to it at once. Where R is less than
+  the factor, and by how much can't be seen, less is tried until it can.
+
+How near to R it may go depends on what happens where it is too low (`Policy`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
     from keras_echo.profiling.measuring.result import StepBreakdown
 
-DEAD_BAND = 0.05
+DEAD_BAND = 0.03
 """Relative change of the factor below which it stays as it is."""
-
-HEADROOM = 1.05
-"""The factor over R, where training is input-bound."""
 
 DISAGREEMENT = 0.25
 """Relative difference from R at which a window disagrees with those before."""
@@ -44,8 +41,30 @@ NUM_WINDOWS = 9
 NUM_SETTLED = 5
 """Windows since R has changed from which on R is known well enough."""
 
-BACK_OFF = 0.9
-"""What the factor is multiplied by where R is below it, but not known."""
+HELD = 0.15
+"""Share of the time from which on readers that are held say that the factor is too high."""
+
+
+class Policy(NamedTuple):
+    """Where the factor is to be, seen from R.
+
+    Attributes:
+        aim: The factor over R, where training is input-bound.
+        back_off: What the factor is multiplied by where R is below it, but not known.
+    """
+
+    aim: float
+    back_off: float
+
+
+BRIDGING = Policy(aim=0.97, back_off=0.5)
+"""Where a batch is used once more while no fresh one is there (`max_uses`), a factor that is too
+low costs nothing. A little below R, readers are never held, so fresh batches come as fast as they
+can, and what reading costs can always be seen."""
+
+WAITING = Policy(aim=1.05, back_off=0.9)
+"""Where training waits instead. Reading and training both vary, and at e = R each waits for the
+other half of the time: what is too little costs steps, what is too much fresh batches."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,7 @@ def decide(
     *,
     min_factor: float,
     max_factor: float,
+    policy: Policy = BRIDGING,
 ) -> Choice:
     """Chooses the factor after a window.
 
@@ -109,6 +129,7 @@ def decide(
         factor: The factor now.
         min_factor: The least that is chosen.
         max_factor: The most.
+        policy: Where it is to be, seen from R.
 
     Returns:
         The factor from here on, what it rests on, and the reason.
@@ -120,34 +141,43 @@ def decide(
         return Choice(factor, math.nan, f"R is unknown: {missing}", NextWindow.IF_CHEAP)
     known = [b.ratio for b in breakdowns if b.bound == "exact" and math.isfinite(b.ratio)]
     since_change = _since_change(known)
+
+    def limited(factor: float) -> float:
+        return min(max(factor, min_factor), max_factor)
+
+    aim = policy.aim if ratio > 1 else 1.0
+    next_window = NextWindow.IN_TURN
     if latest.bound == "upper":
         seen = f"R is at most {ratio:.2f}"
         if not latest.starved_fraction < STARVED or factor <= min_factor:
             return Choice(factor, ratio, seen, NextWindow.IF_CHEAP)
-        ratio = min(ratio, BACK_OFF * factor)
+        wanted = min(ratio, policy.back_off * factor)
     elif latest.bound == "lower":
         seen = f"R is at least {ratio:.2f}"
-        ratio = max(ratio, factor)
+        wanted = max(aim * ratio, factor)
+        if latest.held_fraction > HELD and wanted == factor > min_factor:
+            seen += f" and less than {factor:g}, since readers had nothing to do"
+            wanted = max(aim * ratio, policy.back_off * factor)
+            if wanted < (1 - DEAD_BAND) * factor:
+                next_window = NextWindow.AT_ONCE  # until R can be seen
     else:
         ratio = known_ratio = statistics.median(since_change)
         seen = f"R = {ratio:.2f}"
         if f"{latest.ratio:.2f}" != f"{ratio:.2f}":
             seen += f" ({latest.ratio:.2f} in this window)"
-
-    def within_limits(ratio: float) -> float:
-        wanted = HEADROOM * ratio if latest.bound == "exact" and ratio > 1 else ratio
-        return min(max(wanted, min_factor), max_factor)
-
-    wanted, latest_wanted = within_limits(ratio), within_limits(latest.ratio)
+        wanted = (policy.aim if ratio > 1 else 1.0) * ratio
+        if _disagrees(limited(latest.ratio), limited(ratio)):
+            next_window = NextWindow.AT_ONCE
+    wanted = limited(wanted)
     if ratio > max_factor:
         seen += f", above max_factor {max_factor:g}{_waits(latest, ratio, factor, max_factor)}"
-    next_window = NextWindow.IN_TURN
-    if wanted == latest_wanted == factor or len(since_change) >= NUM_SETTLED:
-        next_window = NextWindow.IF_CHEAP
-    if _disagrees(latest_wanted, wanted) or (len(breakdowns) == 1 and wanted != factor):
-        next_window = NextWindow.AT_ONCE
     if abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor:
         wanted = factor
+    if len(breakdowns) == 1 and wanted != factor:
+        next_window = NextWindow.AT_ONCE
+    is_known = wanted == factor or len(since_change) >= NUM_SETTLED
+    if next_window is NextWindow.IN_TURN and is_known:
+        next_window = NextWindow.IF_CHEAP
     after = wanted if wanted == factor else round(wanted, 2)
     return Choice(after, known_ratio, seen, next_window)
 

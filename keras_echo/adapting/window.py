@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,38 +13,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from keras_echo.adapting.schedule import NUM_COLD, Calls
 from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze_file
-from keras_echo.profiling.measuring.full_load import full_load_seconds
-from keras_echo.profiling.measuring.result import StepBreakdown, from_counters
+from keras_echo.profiling.measuring.result import StepBreakdown, Upstream, from_counters
+from keras_echo.profiling.measuring.upstream import upstream
 from keras_echo.profiling.traces.xspace import TraceError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from keras_echo.factor import EchoFactor
-    from keras_echo.metering import Probe
+    from keras_echo.metering import Probe, Read
     from keras_echo.profiling.recording.tracer import Tracer
 
 _PATIENCE = 4.0  # how long to wait for batches to collect, in multiples of what it should take
 
-# Share of the time without a trace for which the dataset may have been waited for all the same.
-# That much can be work after the echo, such as augmentation, which belongs downstream; and on an
-# asynchronous backend the device goes on meanwhile. More means that too few had been collected.
+# Share of the time without a trace for which the dataset may have been waited for all the same: on
+# an asynchronous backend the device goes on meanwhile. More means that too few had been collected.
 _MOST_WAITING = 0.25
 
+_READS_BEFORE = 16  # that tell of reading, where a window sees fewer
+
 Mark = Callable[[], AbstractContextManager[Any]]
-Read = tuple[float, float]
-
-
-class _Reads(NamedTuple):
-    """What the dataset read.
-
-    Attributes:
-        ended: Reads that ended in the trace or shortly before it.
-        full_load_seconds: What a fresh batch costs while all readers are at work, where known.
-    """
-
-    ended: list[Read]
-    full_load_seconds: float | None
 
 
 class Measurement(NamedTuple):
@@ -68,10 +56,9 @@ class Window:
     The former are the trace: what training waits, and what reading takes.
 
     The latter tell what a step costs, t_downstream. A step that follows a wait is slower than one
-    that doesn't, and so is one that is profiled; on a CPU up to twice. So training pauses until
-    enough batches have been read, and goes through them. Where it starves the pause costs nothing:
-    what limits a starving training are the readers, and they go on. Where it doesn't, batches lie
-    ready and there is no pause.
+    that doesn't, and so is one that is profiled; on a CPU up to twice. Where training starves, the
+    factor is as high as it may be for so long, so that a batch or two are enough for all of these
+    calls. Where it doesn't, batches lie ready.
 
     Attributes:
         tracer: Records it.
@@ -82,6 +69,9 @@ class Window:
         step: The number of the first optimizer step.
         calls: How many calls of the train function are to be of which kind.
         steps_per_call: Optimizer steps in each of them.
+        tell_early: Told what the calls without a wait say, if they come before the trace.
+        since: When something last changed, by the clock. Earlier reads tell of reading only where
+            there are few others.
         clock: Seconds, as `time.perf_counter`, by which the dataset dates its reads.
     """
 
@@ -93,6 +83,8 @@ class Window:
     step: int
     calls: Calls
     steps_per_call: int = 1
+    tell_early: Callable[[StepBreakdown], object] = lambda _: None
+    since: float = -math.inf
     clock: Callable[[], float] = time.perf_counter
     _ready_steps: tuple[int, float] | None = field(default=None, init=False)
     _problem: str | None = field(default=None, init=False)
@@ -108,6 +100,7 @@ class Window:
         """
         try:
             yield from self._without_waits(self.calls.ready_before)
+            self._tell_early()
             factor, opened = self.factor.value, self.clock()
             with self._holding():
                 self.tracer.start(self.logdir)
@@ -115,15 +108,17 @@ class Window:
                 waited_seconds = self._waited_seconds()
                 seconds = yield from self._timed(self.calls.traced, self._next_step())
                 waited_seconds = self._waited_seconds() - waited_seconds
-            reads = self._reads_since(opened)
+            reads = self.probe.recent_reads()
             if self._problem is None:
                 with self._holding():
                     self.tracer.stop()
+            known = self._upstream(reads)
             yield from self._without_waits(self.calls.ready_after)
-            breakdown = self._from_counters(seconds, waited_seconds, reads)
+            breakdown = self._from_counters(seconds, waited_seconds, known)
             if self._problem is None:
                 with self._holding():
-                    breakdown = self._from_trace(reads, factor, breakdown)
+                    ended = [read for read in reads if read.end >= opened]
+                    breakdown = self._from_trace(ended, known, factor, breakdown)
             return Measurement(breakdown, self._problem, self._held_seconds)
         finally:
             self.tracer.discard()
@@ -142,17 +137,41 @@ class Window:
     def _without_waits(self, num_calls: int) -> Generator[None, None, None]:
         if not (num_calls and self.probe.sees_dataset):
             return
-        num_batches = math.ceil(num_calls * self.steps_per_call / self.factor.value)
-        # One more, which Keras may have on its way to the device.
-        is_ready = self.probe.fill(
-            num_batches + 1, _PATIENCE * num_batches * self.probe.read_seconds()
-        )
-        for _ in range(NUM_COLD):
-            yield
-        num_timed, waited_seconds = num_calls - NUM_COLD, self._waited_seconds()
-        seconds = yield from self._timed(num_timed, nullcontext)
-        if is_ready and self._waited_seconds() - waited_seconds < _MOST_WAITING * seconds:
+        with self._used_often():
+            num_batches = math.ceil(num_calls * self.steps_per_call / self.factor.value)
+            known = self._upstream(self.probe.recent_reads())
+            if known is not None:
+                # One more, which Keras may have on its way to the device.
+                self.probe.fill(num_batches + 1, _PATIENCE * num_batches * known.seconds)
+            for _ in range(NUM_COLD):
+                yield
+            num_timed = num_calls - NUM_COLD
+            waited_seconds, num_missed = self._waited_seconds(), self.probe.num_missed()
+            seconds = yield from self._timed(num_timed, nullcontext)
+        # Where no fresh batch was missing, what was waited for is work after the echo, such as
+        # augmentation, which belongs downstream.
+        is_fed = self.probe.num_missed() == num_missed
+        if is_fed or self._waited_seconds() - waited_seconds < _MOST_WAITING * seconds:
             self._ready_steps = num_timed * self.steps_per_call, seconds
+
+    @contextmanager
+    def _used_often(self) -> Iterator[None]:
+        """Where training starves, has it use each batch as often as it may."""
+        usual, most = self.factor.value, self.factor.max_uses
+        if most is None or most <= usual or not self._is_starving():
+            yield
+            return
+        self.factor.value = most
+        try:
+            yield
+        finally:
+            if self.factor.value == most:  # nobody else has set it
+                self.factor.value = usual
+
+    def _is_starving(self) -> bool:
+        # Several readers may end together: then the first of them was waited for.
+        reads = self.probe.recent_reads()[-2 * self.probe.num_readers :]
+        return any(read.is_awaited for read in reads)
 
     def _timed(self, num_calls: int, mark: Mark) -> Generator[None, None, float]:
         """Lets calls pass, each in a context of its own; returns their seconds."""
@@ -183,32 +202,64 @@ class Window:
     def _waited_seconds(self) -> float:
         return self.probe.stats().wait_seconds
 
-    def _reads_since(self, opened: float) -> _Reads:
-        recent = self.probe.reads_since(opened, num_before=4)
-        at_full_load = full_load_seconds(recent, self.probe.num_readers)
-        return _Reads(self.probe.reads_since(opened), at_full_load)
+    def _upstream(self, reads: Sequence[Read]) -> Upstream | None:
+        """What a fresh batch costs, by the reads since `since` and some before."""
+        num_readers = self.probe.num_readers
+        num_since = sum(read.end >= self.since for read in reads)
+        recent = reads[-max(num_since, _READS_BEFORE, 4 * num_readers) :]
+        return upstream(recent, num_readers, may_read_ahead=self.probe.may_read_ahead)
 
-    def _from_counters(self, seconds: float, wait_seconds: float, reads: _Reads) -> StepBreakdown:
+    def _tell_early(self) -> None:
+        if self._ready_steps is not None:
+            num_steps, seconds = self._ready_steps
+            known = self._upstream(self.probe.recent_reads())
+            self.tell_early(self._counted(num_steps, seconds, math.nan, known))
+
+    def _from_counters(
+        self, seconds: float, wait_seconds: float, known: Upstream | None
+    ) -> StepBreakdown:
+        return self._counted(self.calls.traced * self.steps_per_call, seconds, wait_seconds, known)
+
+    def _counted(
+        self, num_steps: int, seconds: float, wait_seconds: float, known: Upstream | None
+    ) -> StepBreakdown:
         num_ready_steps, ready_seconds = self._ready_steps or (0, 0.0)
         return from_counters(
-            steps=self.calls.traced * self.steps_per_call,
+            steps=num_steps,
             seconds=seconds,
             wait_seconds=wait_seconds,
-            reads=len(reads.ended),
-            read_seconds=sum(seconds for _, seconds in reads.ended),
+            upstream=known,
             num_readers=self.probe.num_readers,
-            full_load_seconds=reads.full_load_seconds,
             downstream_seconds=ready_seconds / num_ready_steps if num_ready_steps else None,
         )
 
-    def _from_trace(self, reads: _Reads, factor: float, counted: StepBreakdown) -> StepBreakdown:
+    def _from_trace(
+        self, ended: list[Read], known: Upstream | None, factor: float, counted: StepBreakdown
+    ) -> StepBreakdown:
         path = self.tracer.write(
-            reads.ended,
+            [(read.start, read.seconds) for read in ended],
             readers=self.probe.num_readers,
-            full_load_seconds=reads.full_load_seconds,
-            ready_steps=self._ready_steps,
+            notes=_notes(known, self._ready_steps),
         )
         traced = analyze_file(path, echo_factor=factor)
         if math.isnan(traced.ratio) and not math.isnan(counted.ratio):
             raise TraceError(f"The trace has {'; '.join(traced.missing)}")
         return traced
+
+
+def _notes(
+    known: Upstream | None, ready_steps: tuple[int, float] | None
+) -> Iterator[tuple[str, dict[str, float | str]]]:
+    """What no profiler sees."""
+    if known is not None:
+        yield (
+            names.UPSTREAM,
+            {
+                names.SECONDS: known.seconds,
+                names.BOUND: known.bound,
+                names.HELD_FRACTION: known.held_fraction,
+            },
+        )
+    if ready_steps is not None:
+        num_steps, seconds = ready_steps
+        yield names.READY_STEPS, {names.NUM_STEPS: float(num_steps), names.SECONDS: seconds}

@@ -12,13 +12,19 @@ can be iterated over can be echoed.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+NUM_KEPT = 4
+"""Outputs that are kept for gaps: readers deliver in order, so after a slow read several come at
+once, and then none for a while."""
 
 
 class Use(NamedTuple, Generic[T]):
@@ -52,24 +58,43 @@ def num_uses_due(numbers: np.ndarray, factor: float) -> np.ndarray:
 
 
 class Gap(Protocol):
-    """What an echo asks while its upstream may have nothing to give."""
+    """What an echo asks of its upstream: whether it has nothing to give, or more than enough."""
 
     @property
     def max_uses(self) -> float | None:
         """How often an output may be used in a gap; None: gaps are waited through."""
 
+    @property
+    def min_uses(self) -> float | None:
+        """How often an output is used at least while upstream is full; None: as often as ever."""
+
     def is_open(self) -> bool:
         """Whether somebody waits, and nothing lies ready upstream."""
+
+    def is_full(self) -> bool:
+        """Whether so much lies ready that upstream soon has no room to go on."""
 
 
 class NoGap:
     """Waits through all gaps."""
 
-    max_uses = None
+    max_uses = min_uses = None
 
     def is_open(self) -> bool:
         """See `Gap`."""
         return False
+
+    def is_full(self) -> bool:
+        """See `Gap`."""
+        return False
+
+
+@dataclass
+class _Kept(Generic[T]):
+    """An output that may be used again in a gap."""
+
+    item: T
+    num_uses: int
 
 
 class Echo(Iterator[Use[T]]):
@@ -77,13 +102,14 @@ class Echo(Iterator[Use[T]]):
 
     The factor is asked for at every use, so a change takes effect at once: a lower one ends the
     repetition of the current output, a higher one prolongs it. What was said to be the last use is
-    the last, but for a gap: where nothing lies ready upstream, the last output is used again, up to
-    `gap.max_uses` times in all. Nobody is owed less for that.
+    the last, but for a gap: where nothing lies ready upstream, one of the last `NUM_KEPT` outputs,
+    the least used, is used again, up to `gap.max_uses` times in all. And where upstream is full, an
+    output that was used `gap.min_uses` times makes room for the next. Nobody is owed less or more.
 
     Args:
         upstream: The outputs to repeat.
         factor: Returns the echoing factor, a float >= 1.
-        gap: Tells of gaps upstream.
+        gap: Tells whether upstream has nothing to give, or more than enough.
         credit: State of an interrupted stream: the uses it still owed, in [0, 1).
         num_uses: State of an interrupted stream: how often the first output of `upstream` was
             used already.
@@ -109,7 +135,7 @@ class Echo(Iterator[Use[T]]):
         self._credit = Fraction(credit)
         self._gap = gap or NoGap()
         self._in_use: list[T] = []  # at most one
-        self._used: list[tuple[T, int]] = []  # the last one that isn't, and its uses, for a gap
+        self._kept: deque[_Kept[T]] = deque(maxlen=NUM_KEPT)
         self.num_extra = 0
         self._last_factor: Fraction | None = None
         self.num_uses = num_uses
@@ -126,8 +152,10 @@ class Echo(Iterator[Use[T]]):
             return extra
         if self.num_uses and factor != self._last_factor and self._is_used_up(factor):
             self._end(factor)  # the factor was lowered since the last use
-            if extra := self._bridged():
-                return extra
+        elif self._makes_room():
+            self._end(Fraction(self.num_uses))
+        if not self._in_use and (extra := self._bridged()):
+            return extra
         self._last_factor = factor
         (item,) = self._in_use
         self.num_fresh += self.num_uses == 0
@@ -136,21 +164,34 @@ class Echo(Iterator[Use[T]]):
         # Read once: what is said to be the only use must not be used again.
         is_kept = self._gap.max_uses is not None
         use = Use(item, is_only=is_last and self.num_uses == 1 and not is_kept)
-        self._used = [(item, self.num_uses)] if is_kept else []
+        if is_kept:
+            self._keep(item)
+        else:
+            self._kept.clear()
         if is_last:
             self._end(factor)
         return use
 
     def _bridged(self) -> Use[T] | None:
-        """Takes the next output into use; in a gap, returns one more use of the last instead."""
+        """Takes the next output into use; in a gap, returns one more use of another instead."""
         most = self._gap.max_uses
-        for item, num_uses in self._used:
-            if most is not None and num_uses + 1 <= most and self._gap.is_open():
-                self._used = [(item, num_uses + 1)]
+        if most is not None and self._kept:
+            least = min(self._kept, key=lambda kept: kept.num_uses)
+            if least.num_uses + 1 <= most and self._gap.is_open():
+                least.num_uses += 1
                 self.num_extra += 1
-                return Use(item, is_only=False)
+                return Use(least.item, is_only=False)
         self._in_use.append(next(self._upstream))
         return None
+
+    def _keep(self, item: T) -> None:
+        if not (self._kept and self._kept[-1].item is item):
+            self._kept.append(_Kept(item, 0))
+        self._kept[-1].num_uses = self.num_uses
+
+    def _makes_room(self) -> bool:
+        least = self._gap.min_uses
+        return least is not None and self.num_uses >= max(1.0, least) and self._gap.is_full()
 
     def _is_used_up(self, factor: Fraction) -> bool:
         """Whether another use of the current output would be one too many."""

@@ -15,9 +15,15 @@ READY_STEPS = "keras_echo.ready_steps"
 """Optimizer steps outside of the window, while batches lay ready, timed without the profiler.
 Stats: `NUM_STEPS`, `SECONDS`."""
 
-FULL_LOAD = "keras_echo.full_load"
-"""What a fresh batch costs while all readers are at work, as the dataset knows it. Stats:
-`SECONDS`."""
+UPSTREAM = "keras_echo.upstream"
+"""What a fresh batch costs, as the dataset knows it. Stats: `SECONDS`, `BOUND`,
+`HELD_FRACTION`."""
+
+BOUND = "bound"
+"""Stat of `UPSTREAM`: "exact" or "lower"; see `keras_echo.profiling.measuring.result.Upstream`."""
+
+HELD_FRACTION = "held_fraction"
+"""Stat of `UPSTREAM`: the share of the time in which readers had nothing to do."""
 
 NUM_STEPS = "steps"
 """Stat of `READY_STEPS`: how many they were."""
@@ -26,7 +32,7 @@ READERS = "readers"
 """Stat of `READ`: how many reads can run at the same time."""
 
 SECONDS = "seconds"
-"""Stat of `READ`, `READY_STEPS` and `FULL_LOAD`: the full duration, of which the window
+"""Stat of `READ`, `READY_STEPS` and `UPSTREAM`: the full duration, of which the window
 may show a part only."""
 
 STEP_NUM = "step_num"

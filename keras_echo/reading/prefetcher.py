@@ -21,7 +21,7 @@ import warnings
 import weakref
 from collections import deque
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from keras_echo.reading.stream import Barrier
 from keras_echo.reading.worker_process import in_processes
@@ -59,6 +59,39 @@ class StoppedError(RuntimeError):
     """The prefetcher was stopped by another thread while this one waited for a result."""
 
 
+class Watch(Protocol):
+    """Who is told what readers and consumer do. All but `reading` is called under a lock."""
+
+    def reading(self) -> AbstractContextManager[object]:
+        """Makes the context in which a task is done."""
+
+    def held(self, share: float) -> None:
+        """From now on, this share of the readers can do nothing before the consumer takes more."""
+
+    def missed(self) -> None:
+        """The consumer asked for a result, and it wasn't ready."""
+
+    def took(self) -> None:
+        """The consumer has a result."""
+
+
+class Unwatched:
+    """Tells nobody; see `Watch`."""
+
+    def reading(self) -> AbstractContextManager[object]:
+        """See `Watch`."""
+        return nullcontext()
+
+    def held(self, share: float) -> None:
+        """See `Watch`."""
+
+    def missed(self) -> None:
+        """See `Watch`."""
+
+    def took(self) -> None:
+        """See `Watch`."""
+
+
 class _Slot:
     """The place of one task's result in the window."""
 
@@ -82,7 +115,7 @@ class Prefetcher(Generic[R]):
         use_processes: Whether readers work in processes.
         idle_seconds: How long a reader waits for work before it ends.
         stall_seconds: After how long a wait the consumer is warned, again and again.
-        measure: Makes the context in which each task is done.
+        watch: Who is told what readers and consumer do.
     """
 
     def __init__(
@@ -95,7 +128,7 @@ class Prefetcher(Generic[R]):
         use_processes: bool = False,
         idle_seconds: float = 2.0,
         stall_seconds: float = 60.0,
-        measure: Callable[[], AbstractContextManager[object]] = nullcontext,
+        watch: Watch | None = None,
     ) -> None:
         self._function = function
         self._tasks = tasks
@@ -104,7 +137,7 @@ class Prefetcher(Generic[R]):
         self._use_processes = use_processes
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
-        self._measure = measure
+        self._watch = watch or Unwatched()
         # Ctrl-C can come between any two steps of the thread that consumes. To take a lock by
         # `with` is one step; to wait on a condition takes several, and may leave its lock in
         # any state. So the readers, which are never interrupted, wait on the condition, and a
@@ -121,6 +154,8 @@ class Prefetcher(Generic[R]):
         self._barrier: Barrier | None = None  # pulled, but not yet passed
         self._num_taken = 0
         self._num_wanted = 0  # the consumer waits for a result where more are wanted than taken
+        self._num_undone = 0  # of the window
+        self._share_held: float | None = None  # as the watch knows it
         self._version = 0  # counts barriers: a process of an older version has outdated copies
         self._era = 0  # counts stops
 
@@ -136,10 +171,11 @@ class Prefetcher(Generic[R]):
                 if self._window and self._window[0].is_done:
                     slot = self._window.popleft()
                     self._num_taken += 1
+                    self._watch.took()
                     self._start_readers()
                     self._notify()
                     break
-                self._num_wanted = self._num_taken + 1
+                self._miss()
                 # Again after every slice, and where a reader that left has made room.
                 self._start_readers()
                 bell = self._hung_up_bell()
@@ -169,7 +205,7 @@ class Prefetcher(Generic[R]):
                     raise StoppedError("The dataset was closed while a batch was waited for.")
                 if self._window and self._window[0].is_done:
                     return True
-                self._num_wanted = self._num_taken + 1
+                self._miss()
                 self._start_readers()
                 self._changed.notify_all()
                 seconds = min(deadline - time.monotonic(), self._idle_seconds)
@@ -177,6 +213,11 @@ class Prefetcher(Generic[R]):
                     return False
                 bell = self._hung_up_bell()
             self._heard(bell, seconds)
+
+    def is_crowded(self) -> bool:
+        """Whether so many results lie ready that, with those being made, the window is full."""
+        with self._lock:
+            return self._num_done >= max(1, self._window_size - self._num_workers)
 
     def fill(self, num_results: int, timeout_seconds: float) -> bool:
         """Waits until results lie ready: `num_results`, or as many as the window holds.
@@ -236,7 +277,13 @@ class Prefetcher(Generic[R]):
                 self._bells.remove(bell)
         return False
 
+    def _miss(self) -> None:
+        if not self._is_asked:
+            self._watch.missed()
+        self._num_wanted = self._num_taken + 1
+
     def _notify(self) -> None:
+        self._tell_held()
         self._changed.notify_all()
         bells, self._bells = self._bells, []
         for bell in bells:
@@ -278,12 +325,13 @@ class Prefetcher(Generic[R]):
         if slot.is_done:
             return
         try:
-            with self._measure():
+            with self._watch.reading():
                 slot.result = work(slot.task, slot.version)
         except BaseException as error:
             slot.error = error
         with self._lock:
             slot.is_done = True
+            self._num_undone -= 1
             self._notify()
 
     def _worker(self) -> AbstractContextManager[Callable[[Any, int], R]]:
@@ -317,9 +365,19 @@ class Prefetcher(Generic[R]):
                 self._is_pulling = False
                 if slot is not None:
                     self._window.append(slot)
+                    self._num_undone += not slot.is_done
                 self._notify()
             if slot is not None:
                 return slot
+
+    def _tell_held(self) -> None:
+        # A window that is full while its first task isn't done is nobody's fault but reading's.
+        lies_ready = self._window[0].is_done if self._window else not self._is_asked
+        is_held = (self._is_full or self._barrier is not None) and lies_ready
+        share = 1.0 - self._num_undone / self._num_workers if is_held or not self._readers else 0.0
+        if share != self._share_held:
+            self._share_held = share
+            self._watch.held(share)
 
     @property
     def _is_reader(self) -> bool:
@@ -331,7 +389,7 @@ class Prefetcher(Generic[R]):
 
     @property
     def _num_done(self) -> int:
-        return sum(slot.is_done for slot in self._window)
+        return len(self._window) - self._num_undone
 
     @property
     def _is_full(self) -> bool:
@@ -344,8 +402,12 @@ class Prefetcher(Generic[R]):
     @property
     def _is_held(self) -> bool:
         """Whether a barrier stands before the next task and can't be passed yet."""
-        is_asked = self._num_wanted > self._num_taken and not self._window
-        return self._barrier is not None and not is_asked
+        return self._barrier is not None and not (self._is_asked and not self._window)
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether the consumer waits for a result."""
+        return self._num_wanted > self._num_taken
 
     def _pull(self) -> Any:
         """Passes the barrier, if one is there; returns the next task or barrier."""

@@ -196,7 +196,7 @@ class _Echoed(Iterator[Served]):
             idle_seconds=(
                 _PROCESS_IDLE_SECONDS if parallelism.use_multiprocessing else _THREAD_IDLE_SECONDS
             ),
-            measure=settings.meter.reading,
+            watch=settings.meter,
         )
         fresh = FreshBatches(
             self._upstream,

@@ -1,7 +1,8 @@
-"""Whether reading has a gap: training waits, and no fresh batch lies ready.
+"""Whether reading has a gap, for which training waits, or is so far ahead that it has to wait.
 
-In a gap, an echo may use once more what was used already, up to `EchoFactor.max_uses` times. That
-is the fast one of two loops: it never idles. The slow one, `keras_echo.adapting`, spreads the uses
+In a gap, an echo may use once more what was used already, up to `EchoFactor.max_uses` times. Where
+reading is far ahead, it may go on to the next batch after `EchoFactor.min_uses` uses. That is the
+fast one of two loops: neither side idles. The slow one, `keras_echo.adapting`, spreads the uses
 evenly.
 """
 
@@ -21,7 +22,11 @@ PATIENCE = 4.0
 """Steps for which a fresh batch is waited for at factor 1. A training that isn't input-bound then
 sees each batch once, though now and then a read takes longer."""
 
-_LEAST_PATIENCE_SECONDS = 0.002  # where uses are made ahead, one may lie ready as training asks
+LITTLE_PATIENCE = 0.1
+"""The same at higher factors. An extra use costs nothing then, but a fresh batch that is just
+about to come is better."""
+
+_LEAST_PATIENCE_SECONDS = 0.002
 _SLICE_SECONDS = 0.005  # in which it is noticed that training waits
 _OUTAGE_SECONDS = 5.0
 
@@ -31,6 +36,9 @@ class Fresh(Protocol):
 
     def await_next(self, timeout_seconds: float) -> bool:
         """Waits until the next one lies ready; returns whether it does."""
+
+    def is_crowded(self) -> bool:
+        """Whether readers soon have no room for what they read."""
 
 
 class Training(Protocol):
@@ -79,6 +87,15 @@ class ReadingGap:
         """See `Gap`."""
         return self._factor.max_uses
 
+    @property
+    def min_uses(self) -> float | None:
+        """See `Gap`."""
+        return self._factor.min_uses
+
+    def is_full(self) -> bool:
+        """See `Gap`."""
+        return self.is_training and self._fresh.is_crowded()
+
     def is_open(self) -> bool:
         """See `Gap`. Returns as soon as a fresh batch lies ready, or training waits in vain."""
         while self.is_training:
@@ -97,9 +114,10 @@ class ReadingGap:
     def _patience_seconds(self) -> float:
         if self._began is not None:
             return 0.0
-        if self._factor.value > 1:
-            return _LEAST_PATIENCE_SECONDS
         step_seconds = self._training.step_seconds()
+        if self._factor.value > 1:
+            # In this order: an unknown step isn't less than anything.
+            return min(_LEAST_PATIENCE_SECONDS, LITTLE_PATIENCE * step_seconds)
         if math.isnan(step_seconds):
             return math.inf
         return max(PATIENCE * step_seconds, _LEAST_PATIENCE_SECONDS)

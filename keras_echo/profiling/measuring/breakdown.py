@@ -5,10 +5,9 @@ Which average is taken where, and why:
 - A step's time and its wait are means. A starved run with echoing has a few slow steps (fresh
   batches) among many fast ones (echoed batches), and its median step waits for nothing.
 - t_upstream is a mean as well: what readers deliver in an hour depends on the sum of their reads,
-  slow ones included. While training starves, all readers are at work, and reads over readers is
-  the time between fresh batches. While it doesn't, some may idle, and the others are faster for it
-  where they share what they read from. So where the trace says what a batch costs at full load,
-  t_upstream is that.
+  slow ones included. What the dataset noted of it counts (`keras_echo.profiling.measuring.upstream`
+  says why reads alone don't tell). Else it is seconds per read over the readers: of one reader that
+  is what a batch costs, of several the least.
 - t_downstream is a median, because all optimizer steps do the same work and a pause (garbage
   collection, a busy machine) is none of it. But a median of what? On asynchronous backends the
   thread dispatches ten steps in no time and waits for all of them in the eleventh. So the window
@@ -91,6 +90,7 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
         backend=spans.backend,
         hardware=spans.hardware,
         starved_fraction=starved_step / step if spans.sees_waits else math.nan,
+        held_fraction=spans.upstream.held_fraction if spans.upstream else math.nan,
         missing=missing,
         path=path,
     )
@@ -160,8 +160,8 @@ def _upstream(
     hungry: bool,
     echo_factor: float,
 ) -> tuple[float, Bound]:
-    if spans.full_load_seconds is not None and not hungry:
-        return spans.full_load_seconds, "exact"
+    if spans.upstream is not None:
+        return spans.upstream.seconds, spans.upstream.bound
     if spans.reads:
         durations = np.concatenate([read[:, 1] - read[:, 0] for read in spans.reads])
         between = [np.maximum(read[1:, 0] - read[:-1, 1], 0.0) for read in spans.reads]
@@ -171,7 +171,9 @@ def _upstream(
         handing_over = float(np.median(idle)) if hungry and len(idle) else 0.0
         readers = _readers(spans) or 1
         seconds = (float(np.mean(durations)) + handing_over) / readers
-        return seconds, "exact" if spans.num_readers or hungry else "upper"
+        if not (spans.num_readers or hungry):
+            return seconds, "upper"
+        return seconds, "exact" if readers == 1 else "lower"
     if not spans.sees_waits:
         return step * echo_factor, "upper"
     if hungry:

@@ -13,7 +13,7 @@ from keras_echo.profiling.measuring.inputs import (
     TORCH_LOADER,
     find_reads,
     find_waits,
-    noted_full_load_seconds,
+    noted_upstream,
     works_ahead,
 )
 from keras_echo.profiling.measuring.plane import Plane
@@ -70,7 +70,7 @@ def extract(space: Any) -> Spans:
         sees_waits=fetch is not None,
         reads=reads,
         num_readers=num_readers,
-        full_load_seconds=noted_full_load_seconds(host),
+        upstream=noted_upstream(host),
         producers=producers,
         busy=busy,
         asynchronous=device_seen or backend == "jax",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_echo.profiling import names
+from keras_echo.profiling.measuring.result import Bound, Upstream
 from keras_echo.profiling.measuring.spans import merge, no_spans, overlap, starts_in
 
 if TYPE_CHECKING:
@@ -141,12 +142,13 @@ def find_reads(host: Plane) -> tuple[tuple[Array, ...], int | None]:
     return tuple(measured or own), readers or None
 
 
-def noted_full_load_seconds(host: Plane) -> float | None:
-    """Returns what a fresh batch costs while all readers are at work, where that was noted."""
-    for stats in host.noted(names.FULL_LOAD):
-        seconds = stats.get(names.SECONDS)
-        if isinstance(seconds, float):
-            return seconds if 0 < seconds < 1e9 else None
+def noted_upstream(host: Plane) -> Upstream | None:
+    """Returns what a fresh batch costs, where the dataset noted it."""
+    for stats in host.noted(names.UPSTREAM):
+        seconds, held = stats.get(names.SECONDS), stats.get(names.HELD_FRACTION)
+        if isinstance(seconds, float) and isinstance(held, float) and 0 < seconds < 1e9:
+            bound: Bound = "exact" if stats.get(names.BOUND) == "exact" else "lower"
+            return Upstream(seconds, bound, held)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Bound = Literal["exact", "lower", "upper"]
 
@@ -55,6 +55,21 @@ MISSING_READERS = (
 MISSING_WORK = "no time outside the input wait: profile more steps, after compilation"
 
 
+class Upstream(NamedTuple):
+    """What a fresh batch costs.
+
+    Attributes:
+        seconds: t_upstream.
+        bound: Whether that is the least that it costs ("lower"), or what it costs.
+        held_fraction: Share of the time in which readers had nothing to do, because nobody took
+            what they had read: the mean over the readers.
+    """
+
+    seconds: float
+    bound: Bound
+    held_fraction: float
+
+
 @dataclass(frozen=True)
 class StepBreakdown:
     """What one optimizer step costs, and what its input costs. NaN is what is not known."""
@@ -77,6 +92,9 @@ class StepBreakdown:
     hardware: str = "CPU"
     starved_fraction: float = math.nan
     """Share of the step in which the device idles because training waits for a batch."""
+    held_fraction: float = math.nan
+    """Share of the time in which readers had nothing to do, because nobody took what they had
+    read: the mean over the readers."""
     missing: tuple[str, ...] = ()
     """What the trace could not say, and how to record it."""
     path: str | None = None
@@ -138,10 +156,8 @@ def from_counters(
     steps: int,
     seconds: float,
     wait_seconds: float,
-    reads: int,
-    read_seconds: float,
+    upstream: Upstream | None,
     num_readers: int,
-    full_load_seconds: float | None = None,
     downstream_seconds: float | None = None,
     backend: str = "unknown",
 ) -> StepBreakdown:
@@ -153,11 +169,9 @@ def from_counters(
     Args:
         steps: Optimizer steps in the window.
         seconds: Wall-clock time of the window.
-        wait_seconds: How long the training thread waited for batches, in total.
-        reads: Upstream reads that ended in the window.
-        read_seconds: How long they took, in total.
+        wait_seconds: How long the training thread waited for batches, in total; NaN if unknown.
+        upstream: What a fresh batch costs, if that is known.
         num_readers: How many reads can run at the same time.
-        full_load_seconds: What a fresh batch costs while all of them are at work.
         downstream_seconds: What an optimizer step took while batches lay ready.
         backend: The Keras backend.
 
@@ -166,17 +180,14 @@ def from_counters(
     """
     steps = max(steps, 0)
     step = seconds / steps if steps else math.nan
-    wait = min(max(wait_seconds, 0.0), seconds) / steps if steps else math.nan
+    is_seen = steps and math.isfinite(wait_seconds)
+    wait = min(max(wait_seconds, 0.0), seconds) / steps if is_seen else math.nan
     down = step - wait if downstream_seconds is None else downstream_seconds
-    up = read_seconds / reads / max(num_readers, 1) if reads else math.nan
-    fraction = _quotient(wait, step)
-    if full_load_seconds is not None and fraction < STARVED:
-        up = full_load_seconds
     missing = tuple(
         text
         for text, lacks in (
             (missing_steps(backend), not steps),
-            (MISSING_READS, not reads),
+            (MISSING_READS, upstream is None),
             (MISSING_WORK, bool(steps) and not down > 0),
         )
         if lacks
@@ -185,12 +196,14 @@ def from_counters(
         steps=steps,
         step_seconds=step,
         wait_seconds=wait,
-        upstream_seconds=up,
+        upstream_seconds=upstream.seconds if upstream else math.nan,
         downstream_seconds=down if down > 0 else math.nan,
         origin="counters",
+        bound=upstream.bound if upstream else "exact",
         num_readers=num_readers,
         backend=backend,
-        starved_fraction=fraction,
+        starved_fraction=_quotient(wait, step),
+        held_fraction=upstream.held_fraction if upstream else math.nan,
         missing=missing,
     )
 

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from keras_echo.profiling.measuring.result import Upstream
+
     Array = NDArray[np.float64]
 
 
@@ -38,8 +40,8 @@ class Spans:
     """Upstream reads, an array per thread; the duration is that of the whole read."""
     num_readers: int | None = None
     """How many reads can run at the same time."""
-    full_load_seconds: float | None = None
-    """What a fresh batch costs while all readers are at work, where that was noted."""
+    upstream: Upstream | None = None
+    """What a fresh batch costs, where the dataset noted it."""
     producers: tuple[Array, ...] = ()
     """Input stages that work ahead in a thread of their own (tf.data), an array per thread."""
     busy: Array = field(default_factory=no_spans)

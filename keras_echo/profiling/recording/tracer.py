@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
+    Stats = dict[str, float | str]
+
 _NOTHING: AbstractContextManager[Any] = contextlib.nullcontext()
 _INPUT = {names.INPUT_STAGE: "keras_echo"}
 
@@ -146,8 +148,7 @@ class Tracer:
         reads: Iterable[tuple[float, float]] = (),
         *,
         readers: int | None = None,
-        full_load_seconds: float | None = None,
-        ready_steps: tuple[int, float] | None = None,
+        notes: Iterable[tuple[str, Stats]] = (),
     ) -> Path:
         """Writes what was recorded, with what no profiler sees.
 
@@ -157,9 +158,8 @@ class Tracer:
                 are needed where the profiler sees none (worker processes) or only parts (reads
                 that take longer than the window), and count instead of those that it sees.
             readers: How many reads can run at the same time.
-            full_load_seconds: What a fresh batch costs while all of them run.
-            ready_steps: How many optimizer steps beside the window, for which batches had been put
-                aside, took how many seconds.
+            notes: What else is known, each with its name and stats; see
+                `keras_echo.profiling.names`.
 
         Returns:
             The file, `<logdir>/plugins/profile/<run>/<host>.xplane.pb`.
@@ -177,16 +177,9 @@ class Tracer:
                 if not found:
                     must, remedy = "write a trace", "Look for its own messages in the log"
                     raise ProfilerError(expected("The profiler", must, "no file", remedy))
-                notes = []
-                if full_load_seconds is not None:
-                    notes.append((names.FULL_LOAD, {names.SECONDS: float(full_load_seconds)}))
-                if ready_steps is not None:
-                    num_steps, seconds = map(float, ready_steps)
-                    stats = {names.NUM_STEPS: num_steps, names.SECONDS: seconds}
-                    notes.append((names.READY_STEPS, stats))
-                timed = list(reads)
-                if timed or notes:
-                    self._add(found[0], timed, readers, notes)
+                timed, noted = list(reads), list(notes)
+                if timed or noted:
+                    self._add(found[0], timed, readers, noted)
                 return self._publish(found[0])
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
@@ -230,7 +223,7 @@ class Tracer:
         path: Path,
         reads: list[tuple[float, float]],
         readers: int | None,
-        notes: list[tuple[str, dict[str, float]]],
+        notes: list[tuple[str, Stats]],
     ) -> None:
         # Not by its path, which is a scratch directory's, of another name each time.
         space = xspace.parse(xspace.contents(path), "The recorded trace")

@@ -1,0 +1,83 @@
+"""What a fresh batch costs, from the reads that a dataset timed. Pure: no clock, no I/O, no Keras.
+
+Two figures, and when each of them is right:
+
+- *Seconds per read over the readers* is the least that a batch costs. It costs more where readers
+  share a network or a disk, which one that reads alone doesn't notice; where they wait for one
+  another, since batches are delivered in order; and where the source reads ahead by itself, so that
+  some batches lie ready in it.
+- *Seconds from one read's end to the next*, less those in which readers were held (they had
+  nothing to do, because nobody took what they had read), is what they deliver. That is right as
+  long as they are hardly ever held. A reader that never rests is always in a read, so nothing lies
+  ready in the source either.
+
+The second has an error of one round of the readers, since they may end together. Within that error
+the first is taken. Where there is only the first, it is a lower bound.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from keras_echo.profiling.measuring.result import Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keras_echo.metering import Read
+
+_MOST_HELD = 0.1
+"""Share of the time for which readers may be held and still show what they can deliver."""
+
+_HARDLY_HELD = 0.02
+"""The same, where a source may read ahead meanwhile."""
+
+
+def upstream(reads: Sequence[Read], num_readers: int, *, may_read_ahead: bool) -> Upstream | None:
+    """Works out what a fresh batch costs.
+
+    Args:
+        reads: Those that are done, by their end. The first one of each reader counts only where
+            there are no others.
+        num_readers: How many reads can run at the same time.
+        may_read_ahead: Whether the source may have batches ready before they are asked for.
+
+    Returns:
+        What it costs; None if nothing was read.
+    """
+    if not reads:
+        return None
+    held_fraction = _held_fraction(reads[0], reads[-1])
+    warm = [read for read in reads if not read.is_first] or reads
+    start = _start(reads, num_readers, may_read_ahead)
+    if start is None:
+        return Upstream(_seconds_per_read(warm) / num_readers, "lower", held_fraction)
+    first, last, done = reads[start], reads[-1], reads[start + 1 :]
+    held_seconds = last.held_seconds - first.held_seconds
+    delivered = (last.end - first.end - held_seconds) / len(done)
+    at_least = _seconds_per_read(done) / num_readers
+    is_alike = abs(delivered - at_least) * len(done) <= num_readers * at_least
+    return Upstream(at_least if is_alike else delivered, "exact", held_fraction)
+
+
+def _start(reads: Sequence[Read], num_readers: int, may_read_ahead: bool) -> int | None:
+    """The read after whose end the readers show what they can deliver; None if they never do."""
+    # A read that has the source to itself takes as long as any other, held or not.
+    most_held = 1.0 if num_readers == 1 else _MOST_HELD
+    if may_read_ahead:
+        most_held = _HARDLY_HELD
+    warm = max((number for number, read in enumerate(reads) if read.is_first), default=0)
+    for number in range(warm, len(reads) - num_readers):
+        if _held_fraction(reads[number], reads[-1]) <= most_held:
+            return number
+    return None
+
+
+def _held_fraction(first: Read, last: Read) -> float:
+    seconds = last.end - first.end
+    return (last.held_seconds - first.held_seconds) / seconds if seconds > 0 else 0.0
+
+
+def _seconds_per_read(reads: Sequence[Read]) -> float:
+    return statistics.fmean(read.seconds for read in reads)

@@ -1,0 +1,220 @@
+"""Source, readers, queue, echo and both loops of the controller, in virtual time.
+
+The echo, the measure of t_upstream, the tuner and the watch are the real ones. Readers and training
+are models: a reader begins its next read as soon as the window has room, batches are delivered in
+order, and a step takes `step_seconds`.
+"""
+
+import itertools
+from collections import deque
+from typing import NamedTuple
+
+from keras_echo.adapting.schedule import Balance, Look
+from keras_echo.adapting.tuner import BRIDGING, NextWindow, decide
+from keras_echo.echoing.repetition import Echo
+from keras_echo.metering import Read
+from keras_echo.profiling.measuring.result import from_counters
+from keras_echo.profiling.measuring.upstream import upstream
+from keras_echo.serving.reading_gap import LITTLE_PATIENCE, PATIENCE
+
+FIRST_DECISION, WINDOW, LOOK = 10, 18, 100
+
+
+class Slot(NamedTuple):
+    start: float
+    end: float
+
+
+class Readers:
+    """Reads that take `seconds[0]`, `seconds[1]`, ... and are delivered in order."""
+
+    def __init__(self, seconds, num_readers, window_size):
+        self.seconds = iter(seconds)
+        self.num_readers, self.window_size = num_readers, max(window_size, num_readers)
+        self.now = 0.0
+        self.window = deque()
+        self.reads = []
+        self.num_taken = self.num_missed = 0
+        self.held_seconds = self.share_held = 0.0
+        self.is_awaited = False
+        self.start_reads()
+
+    def start_reads(self):
+        while len(self.window) < self.window_size and self.num_running < self.num_readers:
+            self.window.append(Slot(self.now, self.now + next(self.seconds)))
+        is_held = len(self.window) == self.window_size and self.is_ready
+        self.share_held = 1 - self.num_running / self.num_readers if is_held else 0.0
+
+    @property
+    def num_running(self):
+        return sum(slot.end > self.now for slot in self.window)
+
+    @property
+    def is_ready(self):
+        return self.window[0].end <= self.now
+
+    @property
+    def next_end(self):
+        return min((slot.end for slot in self.window if slot.end > self.now), default=None)
+
+    def advance(self, until):
+        while True:
+            end = self.next_end
+            is_last = end is None or end > until
+            moved = until if is_last else end
+            self.held_seconds += self.share_held * (moved - self.now)
+            self.now = moved
+            if is_last:
+                return
+            self.reads += [
+                Read(slot.start, slot.end - slot.start, self.held_seconds, self.is_awaited)
+                for slot in self.window
+                if slot.end == end
+            ]
+            self.start_reads()
+
+    def is_crowded(self):
+        num_done = len(self.window) - self.num_running
+        return num_done >= max(1, self.window_size - self.num_readers)
+
+    def miss(self):
+        self.num_missed += not self.is_awaited
+        self.is_awaited = True
+
+    def __next__(self):
+        while not self.is_ready:
+            self.miss()
+            self.advance(self.next_end)
+        self.window.popleft()
+        self.is_awaited = False
+        self.num_taken += 1
+        self.start_reads()
+        return self.num_taken
+
+
+class Training:
+    """Trains for `num_steps`, and keeps what happened.
+
+    Attributes:
+        factors: The factor at each step.
+        wait_seconds: What each step waited.
+        num_uses: How often the batch of each step had been used, this one included.
+    """
+
+    def __init__(
+        self,
+        seconds,
+        *,
+        num_readers=1,
+        window_size=10,
+        step_seconds=1.0,
+        max_factor=8.0,
+        factor=1.0,
+        num_steps=1000,
+        adapts=True,
+        may_read_ahead=False,
+    ):
+        self.readers = Readers(seconds, num_readers, window_size)
+        self.step_seconds, self.factor, self.max_factor = step_seconds, factor, max_factor
+        self.max_uses, self.min_uses = max_factor, 1.0
+        self.may_read_ahead = may_read_ahead
+        self.echo = Echo(self.readers, lambda: self.factor, self)
+        self.factors, self.wait_seconds, self.batches, self.decisions = [], [], [], []
+        self.breakdowns, self.since, self.balance = [], 0.0, Balance()
+        self.looked, self.has_gap = deque([0.0], maxlen=3), False
+        next_window = FIRST_DECISION if adapts else num_steps
+        next_look = LOOK
+        for step in range(num_steps):
+            if step == next_window or step >= next_look:
+                is_lost = self.look(step) if step >= next_look else False
+                next_look = step + LOOK if step >= next_look else next_look
+                if adapts and (is_lost or step == next_window):
+                    if is_lost:
+                        self.since = self.looked[0]
+                        self.breakdowns.clear()
+                    again = self.decide(step) is NextWindow.AT_ONCE or len(self.breakdowns) == 1
+                    next_window = step + WINDOW if again else num_steps
+            self.train()
+        self.seconds = self.readers.now
+
+    def train(self):
+        began = self.readers.now
+        self.batches.append(next(self.echo).item)
+        self.wait_seconds.append(self.readers.now - began)
+        self.factors.append(self.factor)
+        self.readers.advance(self.readers.now + self.step_seconds)
+
+    def is_full(self):
+        return self.readers.is_crowded()
+
+    def is_open(self):
+        readers = self.readers
+        if not (readers.is_ready or self.has_gap):
+            readers.miss()
+            patience = PATIENCE if self.factor == 1 else LITTLE_PATIENCE
+            until = readers.now + patience * self.step_seconds
+            while not readers.is_ready and readers.now < until:
+                readers.advance(min(until, readers.next_end))
+        self.has_gap = not readers.is_ready
+        return self.has_gap
+
+    def look(self, step):
+        self.looked.append(self.readers.now)
+        look = Look(
+            step,
+            self.echo.num_extra,
+            self.readers.now,
+            sum(self.wait_seconds),
+            self.readers.held_seconds,
+        )
+        return self.balance.has_changed(
+            look, is_least=self.factor == 1, is_most=self.factor == self.max_factor
+        )
+
+    def decide(self, step):
+        reads, num_readers = self.readers.reads, self.readers.num_readers
+        num_since = sum(read.end >= self.since for read in reads)
+        known = upstream(
+            reads[-max(num_since, 16, 4 * num_readers) :],
+            num_readers,
+            may_read_ahead=self.may_read_ahead,
+        )
+        self.breakdowns.append(
+            from_counters(
+                steps=10,
+                seconds=10 * self.step_seconds,
+                wait_seconds=0.0,
+                upstream=known,
+                num_readers=num_readers,
+                downstream_seconds=self.step_seconds,
+            )
+        )
+        choice = decide(
+            self.breakdowns,
+            self.factor,
+            min_factor=1.0,
+            max_factor=self.max_factor,
+            policy=BRIDGING,
+        )
+        self.factor = choice.factor
+        self.decisions.append((step, choice.ratio, self.breakdowns[-1].bound, choice.factor))
+        return choice.next_window
+
+    @property
+    def step_rate(self):
+        """Steps per second over those that never wait, from the second step on."""
+        num = len(self.batches) - 1
+        return num * self.step_seconds / (num * self.step_seconds + sum(self.wait_seconds[1:]))
+
+    @property
+    def num_fresh(self):
+        return len(set(self.batches))
+
+
+def delivered(seconds, num_readers, window_size, total_seconds):
+    """How many batches the readers deliver in that time to somebody who takes all at once."""
+    readers = Readers(seconds, num_readers, window_size)
+    for count in itertools.count():
+        next(readers)
+        if readers.now > total_seconds:
+            return count
