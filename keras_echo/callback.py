@@ -146,7 +146,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._is_settled = False
         self._balance = Balance()
         self._since = -math.inf  # see `Window.since`
-        self._checked_seconds = deque([self._since], maxlen=3)  # the last checks
+        self._checked_seconds = deque([self._since], maxlen=2)  # the last checks
         self._epoch = 0
         self._first_step = 0  # of the epoch, counted over all calls of fit()
         self._last_batch = -1
@@ -297,7 +297,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         """Raises the factor by what is known before the first trace."""
         choice = self._choose([breakdown])
         if self._adapt and choice.factor > self._factor.value:
-            reason = f"{choice.reason}, by the first steps"
+            reason = f"By the first steps, {choice.reason}"
             self._set(choice.factor, breakdown, reason, choice.ratio)
 
     def _choose(self, breakdowns: list[StepBreakdown]) -> Choice:
@@ -355,13 +355,13 @@ class DataEchoCallback(keras.callbacks.Callback):
         stats, factor = self._probe.stats(), self._factor.value
         look = Look(
             stats.steps,
-            stats.extra_uses,
+            stats.fresh_batches,
             time.perf_counter(),
             stats.wait_seconds,
             stats.held_seconds,
         )
         has_changed = self._balance.has_changed(
-            look, is_least=factor <= self._min_factor, is_most=factor >= self._max_factor
+            look, factor, is_least=factor <= self._min_factor, is_most=factor >= self._max_factor
         )
         return has_changed and self._adapt
 

@@ -15,7 +15,7 @@ URGENT_BUDGET = 0.05
 """The same for urgent windows, but for the first ones."""
 
 CHANGE = 0.15
-"""Share of its steps or its time for which training or reading rests when R has changed."""
+"""By what share the factor is wrong when R has changed."""
 
 NUM_COLD = 3
 """Calls after a pause that are not counted: the first took 1.5 times as long on a CPU."""
@@ -153,49 +153,50 @@ class Look(NamedTuple):
 
     Attributes:
         steps: Optimizer steps.
-        extra_uses: Those of them that were made with what was there, for no fresh batch was.
+        fresh_batches: Fresh batches that they used.
         seconds: Wall-clock time.
         wait_seconds: Of it, what training waited.
         held_seconds: Of it, what readers had nothing to do.
     """
 
     steps: int
-    extra_uses: int
+    fresh_batches: int
     seconds: float
     wait_seconds: float
     held_seconds: float
 
 
 class Balance:
-    """Notices that training or reading rests, although the factor could prevent it."""
+    """Notices that the factor isn't what each batch was used, or that one side rests.
+
+    Where training waits or uses what it has once more, the factor is too low. Where readers rest or
+    batches make room before they were used so often, it is too high.
+    """
 
     def __init__(self) -> None:
         self._last: Look | None = None
         self._usual_share = self._last_change = 0.0
 
-    def has_changed(self, look: Look, *, is_least: bool, is_most: bool) -> bool:
+    def has_changed(self, look: Look, factor: float, *, is_least: bool, is_most: bool) -> bool:
         """Compares with the last two looks.
 
         Args:
             look: What was counted until now.
+            factor: The factor.
             is_least: Whether the factor is as low as it may be.
             is_most: Whether it is as high as it may be.
 
         Returns:
-            Whether between them, and since the last one, training or reading has come to rest for
-            `CHANGE` of its steps or its time. One that goes on resting doesn't change: then the
-            factor can't prevent it.
+            Whether between them, and since the last one, the factor was too low by more than
+            `CHANGE`, or too high. It isn't twice in a row: where a new factor didn't help, none
+            will.
         """
         last, self._last = self._last, look
         if last is None:
             return False
-        steps, extra_uses, seconds, wait_seconds, held_seconds = (
-            now - then for now, then in zip(look, last, strict=True)
-        )
-        share = 0.0
-        if steps > 0 and seconds > 0:
-            hungry = 0.0 if is_most else max(extra_uses / steps, wait_seconds / seconds)
-            share = hungry - (0.0 if is_least else held_seconds / seconds)
+        since = Look(*(now - then for now, then in zip(look, last, strict=True)))
+        too_low, too_high = _faults(since, factor)
+        share = (0.0 if is_most else too_low) - (0.0 if is_least else too_high)
         if abs(share) <= CHANGE:
             self._usual_share = self._last_change = 0.0
             return False
@@ -205,3 +206,14 @@ class Balance:
         if has_changed:
             self._usual_share = share
         return has_changed
+
+
+def _faults(look: Look, factor: float) -> tuple[float, float]:
+    """By what share the factor was too low, and too high."""
+    if not (look.fresh_batches > 0 and look.seconds > 0):
+        return 0.0, 0.0
+    change = look.steps / look.fresh_batches / factor - 1.0
+    return (
+        max(change, look.wait_seconds / look.seconds),
+        max(-change, look.held_seconds / look.seconds),
+    )

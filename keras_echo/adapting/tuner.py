@@ -41,7 +41,7 @@ NUM_WINDOWS = 9
 NUM_SETTLED = 5
 """Windows since R has changed from which on R is known well enough."""
 
-HELD = 0.15
+HELD = 0.05
 """Share of the time from which on readers that are held say that the factor is too high."""
 
 
@@ -145,7 +145,9 @@ def decide(
     def limited(factor: float) -> float:
         return min(max(factor, min_factor), max_factor)
 
-    aim = policy.aim if ratio > 1 else 1.0
+    def aim_at(ratio: float) -> float:
+        return ratio * policy.aim if 1 < ratio <= max_factor else ratio
+
     next_window = NextWindow.IN_TURN
     if latest.bound == "upper":
         seen = f"R is at most {ratio:.2f}"
@@ -154,10 +156,10 @@ def decide(
         wanted = min(ratio, policy.back_off * factor)
     elif latest.bound == "lower":
         seen = f"R is at least {ratio:.2f}"
-        wanted = max(aim * ratio, factor)
+        wanted = max(aim_at(ratio), factor)
         if latest.held_fraction > HELD and wanted == factor > min_factor:
             seen += f" and less than {factor:g}, since readers had nothing to do"
-            wanted = max(aim * ratio, policy.back_off * factor)
+            wanted = max(aim_at(ratio), policy.back_off * factor)
             if wanted < (1 - DEAD_BAND) * factor:
                 next_window = NextWindow.AT_ONCE  # until R can be seen
     else:
@@ -165,7 +167,7 @@ def decide(
         seen = f"R = {ratio:.2f}"
         if f"{latest.ratio:.2f}" != f"{ratio:.2f}":
             seen += f" ({latest.ratio:.2f} in this window)"
-        wanted = (policy.aim if ratio > 1 else 1.0) * ratio
+        wanted = aim_at(ratio)
         if _disagrees(limited(latest.ratio), limited(ratio)):
             next_window = NextWindow.AT_ONCE
     wanted = limited(wanted)
@@ -175,8 +177,9 @@ def decide(
         wanted = factor
     if len(breakdowns) == 1 and wanted != factor:
         next_window = NextWindow.AT_ONCE
-    is_known = wanted == factor or len(since_change) >= NUM_SETTLED
-    if next_window is NextWindow.IN_TURN and is_known:
+    is_known = latest.bound == "exact" or wanted in (min_factor, max_factor)
+    is_settled = is_known and (wanted == factor or len(since_change) >= NUM_SETTLED)
+    if next_window is NextWindow.IN_TURN and is_settled:
         next_window = NextWindow.IF_CHEAP
     after = wanted if wanted == factor else round(wanted, 2)
     return Choice(after, known_ratio, seen, next_window)

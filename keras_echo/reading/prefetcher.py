@@ -215,9 +215,13 @@ class Prefetcher(Generic[R]):
             self._heard(bell, seconds)
 
     def is_crowded(self) -> bool:
-        """Whether so many results lie ready that, with those being made, the window is full."""
+        """Whether so many results lie ready that, with those being made, the window is full.
+
+        Half of a window that is hardly larger than one round of the readers: they go on in turn.
+        """
+        enough = max(1, self._window_size - self._num_workers, self._window_size // 2)
         with self._lock:
-            return self._num_done >= max(1, self._window_size - self._num_workers)
+            return self._num_done >= enough
 
     def fill(self, num_results: int, timeout_seconds: float) -> bool:
         """Waits until results lie ready: `num_results`, or as many as the window holds.

@@ -7,9 +7,7 @@ from keras_echo.profiling.measuring.result import from_counters
 
 
 def decided(step, path):
-    found = from_counters(
-        steps=1, seconds=1.0, wait_seconds=0.5, reads=1, read_seconds=1.0, num_readers=1
-    )
+    found = from_counters(steps=1, seconds=1.0, wait_seconds=0.5, upstream=None, num_readers=1)
     return EchoDecision(step, dataclasses.replace(found, path=str(path)), 2.0, 1.0, "R = 2.00", 2.0)
 
 

@@ -8,10 +8,14 @@ import pytest
 from keras_echo._messages import expected
 from keras_echo.adapting import report as reporting
 from keras_echo.adapting.tuner import EchoDecision
-from keras_echo.profiling.measuring.result import StepBreakdown, from_counters
+from keras_echo.profiling.measuring.result import StepBreakdown, Upstream, from_counters
 
 FOUND = from_counters(
-    steps=10, seconds=0.1, wait_seconds=0.05, reads=10, read_seconds=0.1, num_readers=1
+    steps=10,
+    seconds=0.1,
+    wait_seconds=0.05,
+    upstream=Upstream(0.01, "exact", 0.0),
+    num_readers=1,
 )
 DECISION = EchoDecision(20, FOUND, 2.1, 1.0, "R = 2.00", 2.0)
 UNKNOWN = dataclasses.replace(

@@ -1,9 +1,17 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.adapting.schedule import BUDGET, FEWEST_CALLS, ReadingWatch, Schedule
+from keras_echo.adapting.schedule import (
+    BUDGET,
+    FEWEST_CALLS,
+    URGENT_BUDGET,
+    Balance,
+    Look,
+    Schedule,
+)
 
 
 def windows(schedule, *, epochs, steps_per_call=1, seconds=1e9, is_urgent=False):
@@ -65,7 +73,8 @@ def test_windows_are_left_out_where_they_cost_too_much_unless_urgent():
 
     assert second(is_urgent=False, spent=10 * BUDGET * 0.9) == (0, 10, 8)
     assert second(is_urgent=False, spent=10 * BUDGET * 1.1) is None
-    assert second(is_urgent=True, spent=5.0) == (0, 10, 8)
+    assert second(is_urgent=True, spent=10 * URGENT_BUDGET * 0.9) == (0, 10, 8)
+    assert second(is_urgent=True, spent=10 * URGENT_BUDGET * 1.1) is None
 
 
 def test_an_epoch_of_unknown_length_is_measured():
@@ -86,10 +95,43 @@ def test_steps_without_a_wait_belong_to_the_warm_up_or_follow_the_trace():
         assert schedule.begin_window(schedule.next_step, 1.0, False) == (0, 10, 8)
 
 
-def test_a_change_of_reading_is_noticed_once():
-    watch, reads, seconds, noticed = ReadingWatch(), 0, 0.0, []
-    for read_seconds in (1.0, 1.2, 1.0, 4.0, 4.0, 4.0, 2.0, 2.0):
-        reads, seconds = reads + 10, seconds + 10 * read_seconds
-        noticed.append(watch.has_changed(reads, seconds))
-        assert not watch.has_changed(reads, seconds)  # nothing was read since
-    assert noticed == [False, False, False, True, False, False, True, False]
+def looks(*spans, is_least=False, is_most=False, factor=2.0):
+    """Whether the balance has changed, after each (steps, fresh batches, seconds, wait, held)."""
+    balance, total, found = Balance(), Look(0, 0, 0.0, 0.0, 0.0), []
+    balance.has_changed(total, factor, is_least=is_least, is_most=is_most)
+    for span in spans:
+        total = Look(*(sum(pair) for pair in zip(total, span, strict=True)))
+        found.append(balance.has_changed(total, factor, is_least=is_least, is_most=is_most))
+    return found
+
+
+CALM = (100, 50, 10.0, 0.0, 0.0)
+STRETCHED = (100, 40, 10.0, 0.0, 0.0)  # 2.5 uses each, by max_uses
+SHORTENED = (100, 70, 10.0, 0.0, 0.0)  # 1.4 uses each, by min_uses
+WAITS = (100, 50, 10.0, 3.0, 0.0)
+RESTS = (100, 50, 10.0, 0.0, 3.0)
+
+
+@pytest.mark.parametrize("fault", [STRETCHED, SHORTENED, WAITS, RESTS])
+def test_a_change_is_noticed_when_two_looks_agree_and_once(fault):
+    assert looks(CALM, fault, CALM, fault, fault, fault, fault) == [False] * 4 + [
+        True,
+        False,
+        False,
+    ]
+    assert looks(fault, fault, CALM, fault, fault) == [False, True, False, False, True]
+
+
+def test_what_no_factor_can_change_is_no_change():
+    assert not any(looks(*[STRETCHED, WAITS] * 4, is_most=True))
+    assert not any(looks(*[SHORTENED, RESTS] * 4, is_least=True))
+    assert not any(looks(CALM, *[(100, 0, 10.0, 9.0, 0.0)] * 4))  # no fresh batch: an outage
+
+
+def test_two_looks_that_contradict_each_other_are_no_change():
+    assert not any(looks(*[STRETCHED, SHORTENED] * 4))
+
+
+def test_what_changes_further_is_noticed_again():
+    worse = (100, 30, 10.0, 0.0, 0.0)
+    assert looks(STRETCHED, STRETCHED, worse, worse).count(True) == 2

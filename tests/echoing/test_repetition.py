@@ -6,7 +6,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.echoing.repetition import Echo, ShuffleBuffer, Use
+from keras_echo.echoing.repetition import NUM_KEPT, Echo, ShuffleBuffer, Use
 
 factors = st.floats(1, 9) | st.sampled_from([1.0, 1.1, 4 / 3, 2.5, 8.0, math.nextafter(1, 2)])
 seeds = st.integers(0, 2**31)
@@ -159,43 +159,73 @@ def test_echoed_copies_are_spread_by_the_buffer():
 
 
 class ScriptedGap:
-    """Is open when the script says so; closed for good at its end."""
+    """Open, and full, when the scripts say so; neither at their ends."""
 
-    def __init__(self, max_uses, script):
-        self.max_uses = max_uses
-        self._script = iter(script)
+    def __init__(self, max_uses=None, script=(), min_uses=None, full=()):
+        self.max_uses, self.min_uses = max_uses, min_uses
+        self._script, self._full = iter(script), iter(full)
 
     def is_open(self):
         return next(self._script, False)
 
+    def is_full(self):
+        return next(self._full, False)
 
-@given(
-    factor=st.floats(1, 4),
-    max_uses=st.integers(1, 7),
-    script=st.lists(st.booleans(), max_size=40),
-)
-def test_in_a_gap_the_last_output_is_used_again_and_nobody_is_owed_less(factor, max_uses, script):
+
+SCRIPTS = st.lists(st.booleans(), max_size=40)
+
+
+@given(factor=st.floats(1, 4), max_uses=st.integers(1, 7), script=SCRIPTS)
+def test_in_a_gap_kept_outputs_are_used_again_and_nobody_is_owed_less(factor, max_uses, script):
     gap = ScriptedGap(max_uses, script)
-    echo, plain = (
-        Echo(itertools.count(), lambda: factor, gap),
-        Echo(itertools.count(), lambda: factor),
-    )
+    echo = Echo(itertools.count(), lambda: factor, gap)
+    plain = Echo(itertools.count(), lambda: factor)
     uses = [next(echo) for _ in range(80)]
     num_uses = Counter(use.item for use in uses)
-    last = uses[-1].item
+    last = max(use.item for use in uses)
     owed = Counter(use.item for use in itertools.takewhile(lambda use: use.item < last, plain))
-    assert [use.item for use in uses] == sorted(use.item for use in uses)
     assert not any(use.is_only for use in uses)  # any may be used again
+    newest = 0
+    for use in uses:
+        newest = max(newest, use.item)
+        assert use.item > newest - NUM_KEPT
     for item, num in owed.items():
         assert num <= num_uses[item] <= max(num, max_uses)
-    num_extra = sum(num_uses.values()) - sum(owed.values()) - num_uses[last]
+    num_extra = sum(num_uses[item] - num for item, num in owed.items())
     assert 0 <= num_extra <= echo.num_extra <= sum(script)
 
 
-def test_without_max_uses_nobody_asks_for_gaps():
+def test_in_a_gap_the_least_used_comes_first():
+    gap = ScriptedGap(4, [False] * 5 + [True] * 20)
+    echo = Echo(itertools.count(), lambda: 2.0, gap)
+    served = [next(echo).item for _ in range(20)]
+    assert served[:12] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert served[12:] == [2, 3, 4, 5] * 2  # up to four uses of each
+    assert next(echo).item == 6
+
+
+@given(factor=st.floats(1, 4), min_uses=st.floats(1, 3), full=SCRIPTS)
+def test_where_upstream_is_full_an_output_makes_room_and_nobody_is_owed_more(
+    factor, min_uses, full
+):
+    echo = Echo(itertools.count(), lambda: factor, ScriptedGap(min_uses=min_uses, full=full))
+    items = [next(echo).item for _ in range(80)]
+    assert items == sorted(items)
+    num_uses = Counter(items)
+    for item in range(items[-1]):
+        assert min(math.floor(factor), math.ceil(min_uses)) <= num_uses[item] <= factor + 1
+    assert 0 <= echo.credit < 1
+    if not any(full):
+        plain = Echo(itertools.count(), lambda: factor)
+        assert items == [next(plain).item for _ in items]
+
+
+def test_without_max_uses_and_min_uses_nobody_asks():
     class Unasked(ScriptedGap):
         def is_open(self):
             raise AssertionError
 
-    echo = Echo(itertools.count(), lambda: 1.0, Unasked(None, []))
+        is_full = is_open
+
+    echo = Echo(itertools.count(), lambda: 1.0, Unasked())
     assert [next(echo) for _ in range(3)] == [Use(0, True), Use(1, True), Use(2, True)]

@@ -56,17 +56,17 @@ def test_a_batch_is_used_until_a_fresh_one_comes_or_max_uses(options):
     source = Gated(closed_at=2)
     with wrapped(source, max_uses=5, **options) as dataset:
         assert not dataset._feed.fill(3, 0.1)  # both lie ready
-        served = [first(dataset) for _ in range(7)]
-        assert served == [0, 0, 1, 1, 1, 1, 1]
+        served = [first(dataset) for _ in range(10)]
+        assert served == [0, 0, 1, 1, 0, 1, 0, 1, 0, 1]
         waiting = threading.Thread(target=lambda: served.append(first(dataset)))
         waiting.start()
         waiting.join(0.1)
         assert waiting.is_alive()
         source.gate.set()
         waiting.join(60)
-        assert served[7:] == [2]
-        assert dataset.stats().extra_uses == 3
-        assert dataset.stats().steps == 8
+        assert served[10:] == [2]
+        assert dataset.stats().extra_uses == 6
+        assert dataset.stats().steps == 11
         assert dataset.stats().fresh_batches == 3
         x = np.asarray(dataset[5][0])
         assert set(x.ravel()) <= {2.0, 2.25}
@@ -144,6 +144,17 @@ def test_at_factor_one_short_waits_change_nothing(numbered):
         assert dataset.stats().extra_uses == 0
 
 
+@pytest.mark.parametrize("least", [None, 1, 2])
+def test_while_readers_have_no_room_batches_make_room(least, numbered):
+    factor = EchoFactor(4.0, min_uses=least)
+    with wrapped(numbered(99, max_queue_size=6), echo_factor=factor) as dataset:
+        served = [first(dataset)]
+        for _ in range(30):
+            assert dataset._feed.fill(6, 10)
+            served.append(first(dataset))
+    assert served == [use // (least or 4) for use in range(31)]
+
+
 def test_the_factor_carries_it():
     factor = EchoFactor(2.0, max_uses=4)
     with EchoingPyDataset(Gated(9), echo_factor=factor) as dataset:
@@ -154,6 +165,8 @@ def test_the_factor_carries_it():
         EchoingPyDataset(Gated(9), max_uses=0.5)
     with pytest.raises(TypeError, match="max_uses must be a real number"):
         factor.max_uses = "8"
+    with pytest.raises(ValueError, match="min_uses must be finite and at least 1"):
+        EchoFactor(2.0, min_uses=0)
 
 
 def test_a_peek_uses_nothing_again():

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from keras_echo.profiling.measuring.breakdown import breakdown
 from keras_echo.profiling.measuring.result import (
     MISSING_READS,
+    MISSING_WORK,
     StepBreakdown,
+    Upstream,
     from_counters,
     missing_waits,
 )
@@ -65,7 +67,7 @@ def test_ratio_is_exact_on_the_cost_model(ratio, down, echo, readers):
     assert result.ratio == pytest.approx(ratio, rel=0.02)
     assert result.downstream_seconds == pytest.approx(down, rel=0.02)
     assert result.recommended_factor == pytest.approx(max(1.0, ratio), rel=0.02)
-    assert result.bound == "exact"
+    assert result.bound == ("exact" if readers == 1 else "lower")  # they may share something
     assert result.complete
 
 
@@ -118,11 +120,14 @@ def test_steps_per_execution_are_counted_by_their_fetches():
     assert result.downstream_seconds == pytest.approx(0.01, rel=0.05)
 
 
-def test_while_training_does_not_wait_reads_at_full_load_count_where_known():
-    for ratio, echo, expected in ((4.0, 6.0, 5.0), (4.0, 1.0, 4.0)):
-        spans = Spans(**{**vars(window(0.1 * ratio, 0.1, echo, 4)), "full_load_seconds": 0.5})
-        assert breakdown(spans).ratio == pytest.approx(expected, rel=0.02)
-        assert breakdown(spans).bound == "exact"
+@pytest.mark.parametrize("bound", ["exact", "lower"])
+def test_what_the_dataset_noted_of_reading_counts(bound):
+    for echo in (1, 6):
+        spans = window(0.4, 0.1, echo, 4)
+        noted = dataclasses.replace(spans, upstream=Upstream(0.5, bound, 0.25))
+        result = breakdown(noted)
+        assert result.ratio == pytest.approx(5.0, rel=0.02)
+        assert (result.bound, result.held_fraction) == (bound, 0.25)
 
 
 def test_without_reads_the_wait_is_a_lower_bound():
@@ -172,27 +177,30 @@ def test_speedup_follows_the_cost_model(factor):
 
 
 def test_counters_give_the_same_words():
-    result = from_counters(
-        steps=10, seconds=1.0, wait_seconds=0.5, reads=5, read_seconds=2.0, num_readers=2
-    )
-    assert result.origin == "counters"
+    known = Upstream(0.2, "lower", 0.1)
+    result = from_counters(steps=10, seconds=1.0, wait_seconds=0.5, upstream=known, num_readers=2)
+    assert (result.origin, result.bound, result.held_fraction) == ("counters", "lower", 0.1)
     assert result.ratio == pytest.approx(4.0)
-    for wait, ratio in ((0.5, 4.0), (0.0, 3.0)):  # at full load counts where nothing waits
-        counted = from_counters(
-            steps=10,
-            seconds=1.0,
-            wait_seconds=wait,
-            reads=5,
-            read_seconds=2.0,
-            num_readers=2,
-            full_load_seconds=0.3,
-        )
-        assert counted.ratio == pytest.approx(ratio)
-    empty = from_counters(
-        steps=0, seconds=0.0, wait_seconds=0.0, reads=0, read_seconds=0.0, num_readers=0
-    )
+    assert result.starved_fraction == result.wait_fraction == 0.5
+    empty = from_counters(steps=0, seconds=0.0, wait_seconds=0.0, upstream=None, num_readers=0)
     assert empty.recommended_factor == 1.0
     assert not empty.complete
+
+
+def test_counters_of_a_training_whose_wait_nobody_sees():
+    def counted(downstream_seconds):
+        return from_counters(
+            steps=10,
+            seconds=1.0,
+            wait_seconds=math.nan,
+            upstream=Upstream(0.2, "exact", 0.0),
+            num_readers=1,
+            downstream_seconds=downstream_seconds,
+        )
+
+    assert counted(0.05).ratio == pytest.approx(4.0)
+    assert math.isnan(counted(0.05).wait_fraction)
+    assert MISSING_WORK in counted(None).missing
 
 
 SPANS = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 20)), max_size=20)

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 import signal
@@ -154,16 +155,88 @@ def test_measures_every_task():
     ticks = itertools.count()
     meter = Meter(clock=lambda: float(next(ticks)))  # every look at the clock is a second later
     prefetcher = Prefetcher(
-        lambda task: task,
-        itertools.count(),
-        num_workers=1,
-        window_size=3,
-        measure=meter.reading,
+        lambda task: task, itertools.count(), num_workers=1, window_size=3, watch=meter
     )
     take(prefetcher, 5)
     prefetcher.stop()
     assert meter.num_reads >= 5
-    assert meter.read_seconds == meter.num_reads
+    assert meter.read_seconds >= meter.num_reads
+    firsts = [read.is_first for read in meter.recent_reads()]
+    assert firsts == [True] + [False] * (len(firsts) - 1)
+
+
+class Told:
+    """Notes what a prefetcher tells it."""
+
+    def __init__(self):
+        self.events = []
+
+    def reading(self):
+        return contextlib.nullcontext()
+
+    @property
+    def share(self):
+        return next(event for event in reversed(self.events) if isinstance(event, float))
+
+    def held(self, share):
+        self.events.append(share)
+
+    def missed(self):
+        self.events.append("missed")
+
+    def took(self):
+        self.events.append("took")
+
+
+def awaited(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_it_tells_who_waits_for_whom():
+    """Two readers and a window of three; each read ends when the test says so."""
+    gates, told = [threading.Event() for _ in range(9)], Told()
+    prefetcher = Prefetcher(
+        lambda task: gates[task].wait(30) and task,
+        iter(range(9)),
+        num_workers=2,
+        window_size=3,
+        watch=told,
+    )
+    assert told.events == []
+    assert not prefetcher.await_next(0.01)  # readers start only for who asks
+    awaited(lambda: told.events[-1] == 0.0)
+    assert told.events == ["missed", 0.0] or told.events == [1.0, "missed", 0.0]
+    told.events.clear()
+    gates[1].set()  # the window is full with 0, 1 and 2, and 0 isn't done: reading's own affair
+    awaited(lambda: prefetcher._num_done == 1)
+    assert told.events == []
+    gates[0].set()
+    gates[2].set()
+    awaited(lambda: told.events[-1:] == [1.0])
+    assert told.events in ([0.5, 1.0], [1.0])
+    assert prefetcher.is_crowded()
+    assert next(prefetcher) == 0
+    awaited(lambda: told.events[-1] == 0.5)  # one of two has room
+    assert "took" in told.events
+    assert "missed" not in told.events  # it was asked for before
+    for gate in gates:
+        gate.set()
+    assert take(prefetcher, 6) == [1, 2, 3, 4, 5, 6]
+    prefetcher.stop()
+
+
+def test_at_a_barrier_readers_are_held_until_the_consumer_comes():
+    told = Told()
+    tasks = iter([0, 1, Barrier(lambda: None), 2, 3])
+    prefetcher = Prefetcher(lambda task: task, tasks, num_workers=1, window_size=8, watch=told)
+    assert next(prefetcher) == 0
+    awaited(lambda: told.share == 1.0)  # 1 lies ready, and 2 may not be read before it is taken
+    assert take(prefetcher, 2) == [1, 2]
+    prefetcher.stop()
+    assert 0.0 in told.events  # while 2 was read
 
 
 class Remote:

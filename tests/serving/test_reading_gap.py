@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from keras_echo.factor import EchoFactor
-from keras_echo.serving.reading_gap import PATIENCE, ReadingGap
+from keras_echo.serving.reading_gap import LITTLE_PATIENCE, PATIENCE, ReadingGap
 
 STEP = 0.25
 
@@ -23,6 +23,11 @@ class Fresh:
 
     def __init__(self, clock, ready_at):
         self.clock, self.ready_at, self.waited = clock, ready_at, []
+
+    is_full = False
+
+    def is_crowded(self):
+        return self.is_full
 
     def await_next(self, timeout_seconds):
         begun = self.clock.seconds
@@ -58,6 +63,22 @@ def test_above_factor_1_it_is_open_at_once():
     assert clock.seconds == 0.0
     clock.seconds = 1.0
     assert not made.is_open()
+
+
+def test_a_fresh_batch_that_is_about_to_come_is_waited_for():
+    for step_seconds, patience in ((STEP, 0.002), (0.01, LITTLE_PATIENCE * 0.01)):
+        for late, is_open in ((-1e-4, False), (1e-4, True)):
+            made, _ = gap(2.0, ready_at=patience + late, waits_at=-1e-9, step_seconds=step_seconds)
+            assert made.is_open() == is_open
+
+
+def test_it_is_full_where_readers_soon_have_no_room_but_not_for_a_peek():
+    made, _ = gap(2.0, ready_at=0.0)
+    assert not made.is_full()
+    made._fresh.is_full = True
+    assert made.is_full()
+    made.is_training = False
+    assert not made.is_full()
 
 
 def test_at_factor_1_a_wait_of_several_steps_comes_first():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MOST_HELD = 0.1
 """Share of the time for which readers may be held and still show what they can deliver."""
 
-_HARDLY_HELD = 0.02
+_HARDLY_HELD = 0.05
 """The same, where a source may read ahead meanwhile."""
 
 

@@ -17,10 +17,12 @@ from keras_echo.profiling.measuring.result import from_counters
 from keras_echo.profiling.measuring.upstream import upstream
 from keras_echo.serving.reading_gap import LITTLE_PATIENCE, PATIENCE
 
-FIRST_DECISION, WINDOW, LOOK = 10, 18, 100
+FIRST_DECISION, WINDOW, LOOK, EPOCH = 10, 18, 100, 500
 
 
 class Slot(NamedTuple):
+    """A read: begun, and done or not."""
+
     start: float
     end: float
 
@@ -40,6 +42,7 @@ class Readers:
         self.start_reads()
 
     def start_reads(self):
+        """Has idle readers begin, as far as there is room."""
         while len(self.window) < self.window_size and self.num_running < self.num_readers:
             self.window.append(Slot(self.now, self.now + next(self.seconds)))
         is_held = len(self.window) == self.window_size and self.is_ready
@@ -47,17 +50,21 @@ class Readers:
 
     @property
     def num_running(self):
+        """Reads under way."""
         return sum(slot.end > self.now for slot in self.window)
 
     @property
     def is_ready(self):
+        """Whether the next batch lies ready."""
         return self.window[0].end <= self.now
 
     @property
     def next_end(self):
+        """When the next read ends; None if none is under way."""
         return min((slot.end for slot in self.window if slot.end > self.now), default=None)
 
     def advance(self, until):
+        """Lets time pass."""
         while True:
             end = self.next_end
             is_last = end is None or end > until
@@ -74,12 +81,17 @@ class Readers:
             self.start_reads()
 
     def is_crowded(self):
+        """See `Prefetcher.is_crowded`."""
         num_done = len(self.window) - self.num_running
-        return num_done >= max(1, self.window_size - self.num_readers)
+        return num_done >= max(1, self.window_size - self.num_readers, self.window_size // 2)
 
     def miss(self):
+        """The next batch was asked for and isn't ready."""
         self.num_missed += not self.is_awaited
         self.is_awaited = True
+
+    def __iter__(self):
+        return self
 
     def __next__(self):
         while not self.is_ready:
@@ -98,7 +110,8 @@ class Training:
     Attributes:
         factors: The factor at each step.
         wait_seconds: What each step waited.
-        num_uses: How often the batch of each step had been used, this one included.
+        batches: The batch of each step.
+        decisions: Step, R, its bound and the factor, of each decision.
     """
 
     def __init__(
@@ -121,7 +134,7 @@ class Training:
         self.echo = Echo(self.readers, lambda: self.factor, self)
         self.factors, self.wait_seconds, self.batches, self.decisions = [], [], [], []
         self.breakdowns, self.since, self.balance = [], 0.0, Balance()
-        self.looked, self.has_gap = deque([0.0], maxlen=3), False
+        self.looked, self.has_gap = deque([0.0], maxlen=2), False
         next_window = FIRST_DECISION if adapts else num_steps
         next_look = LOOK
         for step in range(num_steps):
@@ -133,11 +146,12 @@ class Training:
                         self.since = self.looked[0]
                         self.breakdowns.clear()
                     again = self.decide(step) is NextWindow.AT_ONCE or len(self.breakdowns) == 1
-                    next_window = step + WINDOW if again else num_steps
+                    next_window = step + (WINDOW if again else EPOCH)
             self.train()
         self.seconds = self.readers.now
 
     def train(self):
+        """One step."""
         began = self.readers.now
         self.batches.append(next(self.echo).item)
         self.wait_seconds.append(self.readers.now - began)
@@ -145,9 +159,11 @@ class Training:
         self.readers.advance(self.readers.now + self.step_seconds)
 
     def is_full(self):
+        """See `Gap`."""
         return self.readers.is_crowded()
 
     def is_open(self):
+        """See `Gap`."""
         readers = self.readers
         if not (readers.is_ready or self.has_gap):
             readers.miss()
@@ -159,19 +175,21 @@ class Training:
         return self.has_gap
 
     def look(self, step):
+        """Whether the balance has changed."""
         self.looked.append(self.readers.now)
         look = Look(
             step,
-            self.echo.num_extra,
+            self.echo.num_fresh,
             self.readers.now,
             sum(self.wait_seconds),
             self.readers.held_seconds,
         )
         return self.balance.has_changed(
-            look, is_least=self.factor == 1, is_most=self.factor == self.max_factor
+            look, self.factor, is_least=self.factor == 1, is_most=self.factor == self.max_factor
         )
 
     def decide(self, step):
+        """Takes a window, and sets the factor; returns when the next is to come."""
         reads, num_readers = self.readers.reads, self.readers.num_readers
         num_since = sum(read.end >= self.since for read in reads)
         known = upstream(
@@ -208,13 +226,11 @@ class Training:
 
     @property
     def num_fresh(self):
+        """Fresh batches that were used."""
         return len(set(self.batches))
 
 
 def delivered(seconds, num_readers, window_size, total_seconds):
     """How many batches the readers deliver in that time to somebody who takes all at once."""
     readers = Readers(seconds, num_readers, window_size)
-    for count in itertools.count():
-        next(readers)
-        if readers.now > total_seconds:
-            return count
+    return sum(1 for _ in itertools.takewhile(lambda _: readers.now <= total_seconds, readers))
