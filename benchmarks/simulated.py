@@ -191,9 +191,9 @@ class Training:
     def decide(self, step):
         """Takes a window, and sets the factor; returns when the next is to come."""
         reads, num_readers = self.readers.reads, self.readers.num_readers
-        num_since = sum(read.end >= self.since for read in reads)
+        recent = [read for read in reads if read.end >= self.since]
         known = upstream(
-            reads[-max(num_since, 16, 4 * num_readers) :],
+            recent if len(recent) > num_readers else reads[-4 * num_readers :],
             num_readers,
             may_read_ahead=self.may_read_ahead,
         )

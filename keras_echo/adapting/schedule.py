@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import NamedTuple
 
 BUDGET = 0.005
@@ -194,7 +195,7 @@ class Balance:
         last, self._last = self._last, look
         if last is None:
             return False
-        since = Look(*(now - then for now, then in zip(look, last, strict=True)))
+        since = Look(*map(operator.sub, look, last))
         too_low, too_high = _faults(since, factor)
         share = (0.0 if is_most else too_low) - (0.0 if is_least else too_high)
         if abs(share) <= CHANGE:

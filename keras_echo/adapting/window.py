@@ -30,7 +30,7 @@ _PATIENCE = 4.0  # how long to wait for batches to collect, in multiples of what
 # an asynchronous backend the device goes on meanwhile. More means that too few had been collected.
 _MOST_WAITING = 0.25
 
-_READS_BEFORE = 16  # that tell of reading, where a window sees fewer
+_NUM_READS = 4  # of each reader that tell of reading where few were made since it changed
 
 Mark = Callable[[], AbstractContextManager[Any]]
 
@@ -117,8 +117,8 @@ class Window:
             breakdown = self._from_counters(seconds, waited_seconds, known)
             if self._problem is None:
                 with self._holding():
-                    ended = [read for read in reads if read.end >= opened]
-                    breakdown = self._from_trace(ended, known, factor, breakdown)
+                    recent = self._since(opened, reads, num_before=2)
+                    breakdown = self._from_trace(recent, known, factor, breakdown)
             return Measurement(breakdown, self._problem, self._held_seconds)
         finally:
             self.tracer.discard()
@@ -203,11 +203,19 @@ class Window:
         return self.probe.stats().wait_seconds
 
     def _upstream(self, reads: Sequence[Read]) -> Upstream | None:
-        """What a fresh batch costs, by the reads since `since` and some before."""
+        """What a fresh batch costs, by the reads since `since`, or the last few of them."""
         num_readers = self.probe.num_readers
-        num_since = sum(read.end >= self.since for read in reads)
-        recent = reads[-max(num_since, _READS_BEFORE, 4 * num_readers) :]
+        recent = self._since(self.since, reads)
+        if len(recent) <= num_readers:
+            recent = reads[-_NUM_READS * num_readers :]
         return upstream(recent, num_readers, may_read_ahead=self.probe.may_read_ahead)
+
+    def _since(
+        self, seconds: float, reads: Sequence[Read], *, num_before: int = 0
+    ) -> Sequence[Read]:
+        """Those that ended since, and `num_before` of each reader that ended before."""
+        first = sum(read.end < seconds for read in reads)
+        return reads[max(0, first - num_before * self.probe.num_readers) :]
 
     def _tell_early(self) -> None:
         if self._ready_steps is not None:
@@ -234,10 +242,10 @@ class Window:
         )
 
     def _from_trace(
-        self, ended: list[Read], known: Upstream | None, factor: float, counted: StepBreakdown
+        self, reads: Sequence[Read], known: Upstream | None, factor: float, counted: StepBreakdown
     ) -> StepBreakdown:
         path = self.tracer.write(
-            [(read.start, read.seconds) for read in ended],
+            [(read.start, read.seconds) for read in reads],
             readers=self.probe.num_readers,
             notes=_notes(known, self._ready_steps),
         )

@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
@@ -52,6 +53,7 @@ class EventWriter:
         self.path = directory / f"{name}.{os.getpid()}.{next(_numbers)}"
         self._lock = threading.Lock()
         self._records = RecordWriter(self.path.open("xb"))
+        weakref.finalize(self, self._records.close)  # where an exception kept `close` from it
         self._write(event_pb2.Event(wall_time=now, file_version=_FILE_VERSION))
         self.flush()
 
