@@ -144,6 +144,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
         self._is_settled = False
+        self._is_urgent = False  # R has changed, and no window has seen it yet
         self._balance = Balance()
         self._since = -math.inf  # see `Window.since`
         self._checked_seconds = deque([self._since], maxlen=2)  # the last checks
@@ -171,6 +172,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._next_check = self._first_step + _CHECK_STEPS
         self._begun_seconds = time.perf_counter()
         self._num_served = self._probe.num_served()
+        self._log.begin(self._probe.stats())
         if self._adapt and self._factor.max_uses is None:
             self._factor.max_uses = self._max_factor
             self._has_set_max_uses = True
@@ -240,18 +242,20 @@ class DataEchoCallback(keras.callbacks.Callback):
     def _check(self, step: int) -> None:
         """Opens a window, if one is due or reading has changed."""
         self._next_check = step + _CHECK_STEPS
-        has_changed = self._has_balance_changed() and bool(self._history)
+        has_changed = self._has_balance_changed() and bool(self.decisions)
         self._checked_seconds.append(time.perf_counter())
         if has_changed:
+            self._is_urgent = True
             self._since = self._checked_seconds[0]
             self._history.clear()  # it tells of what was before
-        if step < self._schedule.next_step and not has_changed:
+        if step < self._schedule.next_step and not self._is_urgent:
             return
         running_seconds = time.perf_counter() - self._begun_seconds
-        is_urgent = has_changed or not self._is_settled
+        is_urgent = self._is_urgent or not self._is_settled
         calls = self._schedule.begin_window(step, running_seconds, is_urgent)
         if calls is None:
             return
+        self._is_urgent = False
         _recording[threading.get_ident()] = self
         self._window = Window(
             self._tracer,
@@ -357,7 +361,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             stats.steps,
             stats.fresh_batches,
             time.perf_counter(),
-            stats.wait_seconds,
+            stats.wait_seconds if self._probe.sees_waits else 0.0,
             stats.held_seconds,
         )
         has_changed = self._balance.has_changed(

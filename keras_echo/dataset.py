@@ -334,6 +334,7 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
         settings.meter,
         num_readers=settings.parallelism.workers,
         may_read_ahead=settings.source.is_sequential,
+        sees_waits=keras.backend.backend() != "tensorflow",  # there a thread of tf.data asks
         fill=feed.fill,
         stats=dataset.stats,
         num_served=lambda: feed.num_served,

@@ -35,7 +35,8 @@ class EchoStats:
         skipped_reads: Reads that failed and were skipped (`on_error="skip"`).
         reads: Reads done, those of batches that still wait for their use included.
         read_seconds: Seconds that the readers were busy, summed over all of them.
-        wait_seconds: Seconds that training waited in `__getitem__`.
+        wait_seconds: Seconds that whoever asks waited in `__getitem__`: training, but on TensorFlow
+            a thread of `tf.data` that is ahead of it.
         echo_factor: The echoing factor now.
         extra_uses: Batches among the steps that were served while no fresh one was there.
         held_seconds: Seconds in which readers had nothing to do, since what they had read was not
@@ -205,6 +206,7 @@ class Probe:
         meter: Its meter.
         num_readers: How many reads can run at the same time.
         may_read_ahead: Whether the source may have batches ready before they are asked for.
+        sees_waits: Whether it is training that waits for the dataset, and nobody ahead of it.
         fill: Waits until so many fresh batches lie ready, at most so many seconds; returns
             whether they do.
         stats: Returns the dataset's counts so far.
@@ -223,6 +225,7 @@ class Probe:
         *,
         num_readers: int,
         may_read_ahead: bool,
+        sees_waits: bool,
         fill: Callable[[int, float], bool],
         stats: Callable[[], EchoStats],
         num_served: Callable[[], int],
@@ -231,6 +234,7 @@ class Probe:
         self._meter = meter
         self.num_readers = num_readers
         self.may_read_ahead = may_read_ahead
+        self.sees_waits = sees_waits
         self.fill = fill
         self.stats = stats
         self.num_served = num_served
@@ -243,6 +247,7 @@ class Probe:
             Meter(),
             num_readers=1,
             may_read_ahead=True,
+            sees_waits=False,
             fill=lambda num_batches, timeout_seconds: False,
             stats=lambda: EchoStats(echo_factor=factor.value),
             num_served=lambda: 0,

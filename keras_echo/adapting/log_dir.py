@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected, sentence
+from keras_echo.metering import EchoStats
 from keras_echo.profiling.report import render
 from keras_echo.tensorboard.event_file import EventWriter
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keras_echo.adapting.tuner import EchoDecision
-    from keras_echo.metering import EchoStats
 
 _TRACES_KEPT = 5
 
@@ -47,6 +47,7 @@ class LogDir:
         self._is_writing = log_dir is not None
         self._log: Curves | None = None
         self._traces: deque[Path] = deque()
+        self._last = EchoStats()
         if log_dir is None:
             self.directory = Path(tempfile.mkdtemp(prefix="keras_echo-"))
             weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
@@ -61,9 +62,14 @@ class LogDir:
             if len(self._traces) > _TRACES_KEPT:
                 shutil.rmtree(self._traces.popleft(), ignore_errors=True)
 
+    def begin(self, stats: EchoStats) -> None:
+        """Training begins; what the dataset counted before is none of its epochs'."""
+        self._last = stats
+
     def progress(self, step: int, factor: float, stats: EchoStats) -> None:
         """Writes where an epoch ended; see `Curves.progress`."""
-        self._write(lambda log: log.progress(step, factor, stats))
+        last, self._last = self._last, stats
+        self._write(lambda log: log.progress(step, factor, stats, last))
 
     def close(self) -> None:
         """Closes the file of curves; writing opens another one."""
@@ -102,7 +108,6 @@ class Curves:
 
     def __init__(self, logdir: str | os.PathLike[str]) -> None:
         self._writer = EventWriter(logdir)
-        self._last = (0, 0)
         charts = {title: [_tag(name) for name in names] for title, names in _CHARTS.items()}
         self._writer.layout("keras_echo", charts)
 
@@ -122,18 +127,19 @@ class Curves:
         self._writer.text(_tag("decision"), text, step=decision.step)
         self._writer.flush()
 
-    def progress(self, step: int, factor: float, stats: EchoStats) -> None:
+    def progress(self, step: int, factor: float, stats: EchoStats, last: EchoStats) -> None:
         """Writes where an epoch ended.
 
         Args:
             step: Optimizer steps so far.
             factor: The echoing factor.
             stats: What the dataset counted so far.
+            last: What it had counted where the epoch began.
         """
         self._scalars(step, factor=factor)
         if stats.steps:
-            fresh, steps = stats.fresh_batches - self._last[0], stats.steps - self._last[1]
-            self._last = (stats.fresh_batches, stats.steps)
+            steps = stats.steps - last.steps
+            fresh = stats.fresh_batches - last.fresh_batches
             share = fresh / steps if steps > 0 else math.nan
             self._scalars(step, fresh_fraction=share, passes=stats.passes)
         self._writer.flush()

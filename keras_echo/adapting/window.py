@@ -114,6 +114,8 @@ class Window:
                     self.tracer.stop()
             known = self._upstream(reads)
             yield from self._without_waits(self.calls.ready_after)
+            if not self.probe.sees_waits:
+                waited_seconds = math.nan
             breakdown = self._from_counters(seconds, waited_seconds, known)
             if self._problem is None:
                 with self._holding():

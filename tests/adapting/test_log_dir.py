@@ -1,5 +1,7 @@
 import dataclasses
 
+from tensorboard.backend.event_processing import event_accumulator
+
 from keras_echo.adapting.log_dir import LogDir
 from keras_echo.adapting.tuner import EchoDecision
 from keras_echo.metering import EchoStats
@@ -29,3 +31,20 @@ def test_curves_go_on_in_another_file_after_close(tmp_path):
         log.close()
         log.close()
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
+
+
+def test_the_share_of_fresh_batches_is_that_of_each_epoch(tmp_path):
+    """Also after an earlier training of the same dataset, and over several of them."""
+    log, stats = LogDir(tmp_path), EchoStats(steps=1000, fresh_batches=1000)
+    shares = (0.5, 0.25, 1.0)
+    for epochs in ((0.5, 0.25), (1.0,)):
+        log.begin(stats)
+        for share in epochs:
+            stats = EchoStats(stats.steps + 100, stats.fresh_batches + round(100 * share))
+            log.progress(stats.steps, 1.0, stats)
+        log.close()
+    seen = []
+    for path in sorted(tmp_path.glob("events.out.tfevents.*")):
+        found = event_accumulator.EventAccumulator(str(path)).Reload()
+        seen += [event.value for event in found.Scalars("keras_echo/fresh_fraction")]
+    assert seen == [*shares]

@@ -61,7 +61,7 @@ class Probe:
 
     num_readers = 2
     may_read_ahead = False
-    sees_dataset = True
+    sees_dataset = sees_waits = True
     most_put_aside = 1000
 
     def __init__(self, clock, read_seconds):

@@ -39,7 +39,7 @@ KINDS = {
         "callback_steps_per_execution": EXACT,
         "trace_around_fit": EXACT,
         "trace_around_fit_without_python": NO_WAITS,
-        "trace_around_fit_with_workers": LOWER,
+        "trace_around_fit_with_workers": ("lower", ()),  # of several readers
         "trace_around_fit_and_validation": EXACT,
         "trace_around_fit_of_arrays": UPPER,
         "trace_around_loop": NO_WAITS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -114,9 +115,12 @@ class JaxSession:
         import jax
 
         self._jax: Any = jax
+        self._left_open: Path | None = None  # where a trace couldn't be written
 
     def start(self, directory: Path) -> None:
         """Starts to record."""
+        if self._left_open is not None:
+            self.abandon()
         options = self._jax.profiler.ProfileOptions()
         # The Python tracer slows down what it is to measure.
         options.python_tracer_level = 0
@@ -131,18 +135,23 @@ class JaxSession:
             if "already" in text or "another profil" in text:
                 raise busy(self.backend) from None
             raise ProfilerError(_failed(self.backend, error)) from error
+        self._left_open = directory
 
     def stop(self) -> None:
-        """Stops and writes."""
+        """Stops and writes. What can't be written leaves JAX's profiler open."""
         try:
             self._jax.profiler.stop_trace()
         except RuntimeError as error:
             raise ProfilerError(_failed(self.backend, error)) from error
+        self._left_open = None
 
     def abandon(self) -> None:
         """Stops; JAX offers no way to stop without writing."""
         with contextlib.suppress(RuntimeError):
             self._jax.profiler.stop_trace()
+        if self._left_open is not None:
+            shutil.rmtree(self._left_open, ignore_errors=True)
+            self._left_open = None
 
     def span(self, name: str, stats: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a span; its clock starts when it is entered."""

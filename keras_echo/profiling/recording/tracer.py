@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import re
 import shutil
 import tempfile
 import threading
@@ -142,6 +143,10 @@ class Tracer:
                 self._session.stop()
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
+            except ProfilerError as error:
+                # The scratch directory has another name each time, and what it holds too.
+                hidden = rf"{re.escape(str(self._scratch))}\S*"
+                raise ProfilerError(re.sub(hidden, str(self._logdir), str(error))) from error
 
     def write(
         self,
