@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 import threading
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from keras_echo._messages import expected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+
+class Upstream(Protocol):
+    """What reads for an echo that isn't an `EchoingPyDataset`'s, and says what it does."""
+
+    def reads(self) -> Sequence[Any]:
+        """The last reads, by their end: `keras_echo.metering.Read`s."""
+
+    def num_uses(self) -> int:
+        """How often elements were used so far."""
 
 
 class EchoFactor:
@@ -26,6 +37,9 @@ class EchoFactor:
         min_uses: How often an output is used at least while reading is so far ahead that it would
             have to wait: a float >= 1. None: as often as the factor says. Only batches that an
             `EchoingPyDataset` repeats make room like that.
+
+    Attributes:
+        upstreams: What reads for the echoes of `keras_echo.echo` that share this.
 
     Raises:
         TypeError: If one of them isn't a real number.
@@ -44,6 +58,7 @@ class EchoFactor:
         self._value = check_factor("echo_factor", value)
         self.max_uses = max_uses
         self.min_uses = min_uses
+        self.upstreams: list[Upstream] = []
         self._followers: list[Callable[[float], object]] = []
         self._lock = threading.Lock()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from keras_echo.factor import EchoFactor
@@ -241,7 +241,10 @@ class Probe:
 
     @classmethod
     def without_dataset(cls, factor: EchoFactor) -> Probe:
-        """What stands in where only the factor of another pipeline is known: all counts are 0."""
+        """What stands in where only the factor of another pipeline is known.
+
+        All counts are 0, but for what the factor's `upstreams` say.
+        """
         probe = cls(
             factor,
             Meter(),
@@ -270,9 +273,16 @@ class Probe:
         finally:
             self._meter.mark_read = self._meter.mark_wait = nullcontext
 
-    def recent_reads(self) -> list[Read]:
+    def recent_reads(self) -> Sequence[Read]:
         """The last reads that are done, by their end."""
-        return self._meter.recent_reads()
+        if self.sees_dataset:
+            return self._meter.recent_reads()
+        each = [upstream.reads() for upstream in self.factor.upstreams]
+        return max(filter(None, each), key=lambda reads: reads[-1].end, default=[])
+
+    def num_uses(self) -> int:
+        """How often elements were used so far, where an echo is no dataset's."""
+        return sum(upstream.num_uses() for upstream in self.factor.upstreams)
 
     def num_missed(self) -> int:
         """How often a fresh batch was asked for and none lay ready."""

@@ -62,7 +62,7 @@ BRIDGING = Policy(aim=0.97, back_off=0.5)
 low costs nothing. A little below R, readers are never held, so fresh batches come as fast as they
 can, and what reading costs can always be seen."""
 
-WAITING = Policy(aim=1.05, back_off=0.9)
+WAITING = Policy(aim=1.02, back_off=0.9)
 """Where training waits instead. Reading and training both vary, and at e = R each waits for the
 other half of the time: what is too little costs steps, what is too much fresh batches."""
 

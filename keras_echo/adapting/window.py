@@ -105,14 +105,15 @@ class Window:
             with self._holding():
                 self.tracer.start(self.logdir)
             with self._marking():
-                waited_seconds = self._waited_seconds()
+                waited_seconds, num_uses = self._waited_seconds(), self.probe.num_uses()
                 seconds = yield from self._timed(self.calls.traced, self._next_step())
                 waited_seconds = self._waited_seconds() - waited_seconds
+                num_uses = self.probe.num_uses() - num_uses
             reads = self.probe.recent_reads()
             if self._problem is None:
                 with self._holding():
                     self.tracer.stop()
-            known = self._upstream(reads)
+            known = self._upstream(reads, num_uses)
             yield from self._without_waits(self.calls.ready_after)
             if not self.probe.sees_waits:
                 waited_seconds = math.nan
@@ -204,13 +205,21 @@ class Window:
     def _waited_seconds(self) -> float:
         return self.probe.stats().wait_seconds
 
-    def _upstream(self, reads: Sequence[Read]) -> Upstream | None:
-        """What a fresh batch costs, by the reads since `since`, or the last few of them."""
+    def _upstream(self, reads: Sequence[Read], num_uses: int = 0) -> Upstream | None:
+        """What a fresh batch costs, by the reads since `since`, or the last few of them.
+
+        Args:
+            reads: The last ones.
+            num_uses: How many elements the traced steps used, where they aren't a dataset's: an
+                echo in a pipeline may be one of examples.
+        """
         num_readers = self.probe.num_readers
         recent = self._since(self.since, reads)
         if len(recent) <= num_readers:
             recent = reads[-_NUM_READS * num_readers :]
-        return upstream(recent, num_readers, may_read_ahead=self.probe.may_read_ahead)
+        known = upstream(recent, num_readers, may_read_ahead=self.probe.may_read_ahead)
+        per_step = max(1, round(num_uses / (self.calls.traced * self.steps_per_call)))
+        return known and known._replace(seconds=per_step * known.seconds)
 
     def _since(
         self, seconds: float, reads: Sequence[Read], *, num_before: int = 0

@@ -72,6 +72,9 @@ class Probe:
     def stats(self):
         return EchoStats(wait_seconds=self.waited)
 
+    def num_uses(self):
+        return 0
+
     def num_missed(self):
         return self.missed
 
