@@ -33,6 +33,8 @@ _MOST_HELD = 0.1
 _HARDLY_HELD = 0.05
 """The same, where a source may read ahead meanwhile."""
 
+_NUM_ROUNDS = 8  # of the readers
+
 
 def upstream(reads: Sequence[Read], num_readers: int, *, may_read_ahead: bool) -> Upstream | None:
     """Works out what a fresh batch costs.
@@ -68,7 +70,11 @@ def _start(reads: Sequence[Read], num_readers: int, may_read_ahead: bool) -> int
     if may_read_ahead:
         most_held = _HARDLY_HELD
     warm = max((number for number, read in enumerate(reads) if read.is_first), default=0)
-    for number in range(warm, len(reads) - num_readers):
+    num_since = len(reads) - 1 - warm
+    if num_since >= num_readers and _held_fraction(reads[warm], reads[-1]) <= most_held:
+        return warm
+    # Of a part of them, it takes more to tell: a source may give several at once, then none.
+    for number in range(warm + 1, len(reads) - 1 - _NUM_ROUNDS * num_readers):
         if _held_fraction(reads[number], reads[-1]) <= most_held:
             return number
     return None
