@@ -11,6 +11,7 @@ from keras_echo._checks import check_choice, check_count
 from keras_echo._messages import expected
 from keras_echo.echoing.batch_echo import BatchEchoing
 from keras_echo.echoing.example_echo import ExampleEchoing
+from keras_echo.echoing.repetition import NUM_KEPT
 from keras_echo.echoing.state import State, factor_of
 from keras_echo.factor import EchoFactor
 from keras_echo.memory.placement import batch_placement, example_placement
@@ -72,7 +73,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         batch_size: Examples in a batch, for arrays.
         placement: Where batches wait for their reuse. `"host"`: each use is a copy in the host's
             memory. `"device"`: a batch is transferred once, and its copies are served from the
-            accelerator's memory, as arrays of the backend; at most `shuffle_buffer` + 3 batches
+            accelerator's memory, as arrays of the backend; at most `shuffle_buffer` + 6 batches
             are held there. `"auto"`: the device if they take 1 GiB at most and nothing augments
             them, otherwise the host. With `echo="example"` it is the shuffle buffer that lies
             there; `"auto"` puts it on accelerators only.
@@ -83,10 +84,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
         use_multiprocessing: Whether a `PyDataset` is read by processes; default: its own wish.
         max_queue_size: How many batches to read ahead; default: the source's own wish.
         max_uses: How often a batch or example may be used while training waits and no fresh one is
-            there: a float >= 1, of which `echo_factor` uses are due anyway. At factor 1 that begins
-            after a wait of several steps. What is used then depends on the clock; the state says
-            what was used, so resuming is exact all the same. Default: that of the `EchoFactor`, or
-            to wait.
+            there: a float >= 1, of which `echo_factor` uses are due anyway. Of batches, the last
+            four are kept for it. At factor 1 that begins after a wait of several steps. What is
+            used then depends on the clock; the state says what was used, so resuming is exact all
+            the same. Default: that of the `EchoFactor`, or to wait.
         on_error: What a failing read does: `"raise"` ends training with the source's exception,
             `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
             whole pass raises all the same.
@@ -163,7 +164,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
             ExampleEchoing(example_placement(placement, augments=augments), shuffle_buffer)
             if echo == "example"
             else BatchEchoing(
-                batch_placement(placement, shuffle_buffer=shuffle_buffer, augments=augments),
+                batch_placement(
+                    placement, num_waiting=shuffle_buffer + NUM_KEPT, augments=augments
+                ),
                 shuffle_buffer,
             )
         )

@@ -87,18 +87,18 @@ class ExamplePlacement:
         return self.rows(like, capacity)
 
 
-def batch_placement(placement: str, *, shuffle_buffer: int, augments: bool) -> BatchPlacement:
+def batch_placement(placement: str, *, num_waiting: int, augments: bool) -> BatchPlacement:
     """Decides where batches wait.
 
     - `"host"`: in the host's memory.
-    - `"device"`: on the device, but on TensorFlow; `shuffle_buffer` + 3 batches at most.
-    - `"auto"`: on the device if `shuffle_buffer` + 3 batches of that size take `AUTO_BYTES` at
+    - `"device"`: on the device, but on TensorFlow; `num_waiting` + 2 batches at most.
+    - `"auto"`: on the device if `num_waiting` + 2 batches of that size take `AUTO_BYTES` at
       most, and on the host if not. With an augmentation, which works on copies on the host, on
       other backends, and on several processes on the host too.
 
     Args:
         placement: `"auto"`, `"host"` or `"device"`.
-        shuffle_buffer: Batches in the shuffle buffer after the echo.
+        num_waiting: The most batches that wait for their uses at the same time.
         augments: Whether copies are augmented on the host.
 
     Raises:
@@ -120,7 +120,7 @@ def batch_placement(placement: str, *, shuffle_buffer: int, augments: bool) -> B
         return BatchPlacement()
     if placement == "device":
         return BatchPlacement(backend.place)
-    return BatchPlacement(backend.place, AUTO_BYTES / (shuffle_buffer + 1 + _PEEKED))
+    return BatchPlacement(backend.place, AUTO_BYTES / (num_waiting + _PEEKED))
 
 
 def example_placement(placement: str, *, augments: bool) -> ExamplePlacement:

@@ -219,7 +219,7 @@ def test_auto_goes_by_the_bytes(monkeypatch, shuffle_buffer):
             past_looks(dataset)
             return is_on_device(dataset[3][0])
 
-    needed = (shuffle_buffer + 3) * 4 * (4 + 4)
+    needed = (shuffle_buffer + 6) * 4 * (4 + 4)
     assert is_placed(needed) == HAS_PLACE
     assert not is_placed(needed - 1)
 
