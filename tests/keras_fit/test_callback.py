@@ -73,7 +73,7 @@ def test_it_finds_that_training_waits_and_echoes(tmp_path, capsys):
     assert first.breakdown.complete
     assert first.breakdown.ratio > 3
     assert first.breakdown.steps == 10
-    assert first.breakdown.wait_fraction > 0.3
+    assert first.breakdown.wait_fraction > 0.05
     assert profiles(tmp_path)
     assert history.history["echo_factor"] == [3.0, 3.0]
     ratios = [decision.ratio for decision in callback.decisions]

@@ -92,7 +92,7 @@ def test_the_factor_follows_what_the_echo_is_fed(tmp_path, is_by_example):
         callback = DataEchoCallback(factor, tmp_path, verbose=0)
         model.fit(data, steps_per_epoch=200, shuffle=False, verbose=0, callbacks=[Busy(), callback])
         found = callback.decisions[-1].breakdown
-        assert found.upstream_seconds == pytest.approx(seconds, rel=0.6)
+        assert seconds / 2 < found.upstream_seconds < 3 * seconds
         if before == 1.0:
             assert 2.0 < factor.value < 6.0
         else:
