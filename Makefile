@@ -43,8 +43,12 @@ lint: $(VENV)/.dev  ## formatting, lint, types, architecture
 docs: $(VENV)/.dev  ## the pages, strictly, into site/
 	NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=jax $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.dev  ## the throughput figures in docs/ (half an hour on an idle machine)
-	$(BIN)/python benchmarks/throughput.py --json docs/benchmarks/throughput.json
+bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (an hour on two idle cores)
+	$(BIN)/python benchmarks/whole_runs.py --jobs 3 --json docs/benchmarks/whole_runs.json
+	$(BIN)/python benchmarks/ratio_accuracy.py --jobs 3 --json docs/benchmarks/ratio_accuracy.json
+	$(BIN)/python benchmarks/throughput.py --rounds 3 --json docs/benchmarks/throughput.json
+	$(BIN)/python benchmarks/reader_speed.py --json docs/benchmarks/reader_speed.json
+	$(BIN)/python benchmarks/pages.py
 
 study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study/ (three quarters of an hour on two idle cores; goes on where it was)
 	$(BIN)/python benchmarks/echoing_study.py --jobs 2

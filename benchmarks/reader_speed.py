@@ -1,14 +1,22 @@
-"""How fast and in how much memory a trace of a million events is read: `reader_speed.py [TRACE]`.
+"""How fast and in how much memory a trace of a million events is read.
 
-With TRACE, the time to read and analyse that file is printed as well.
+    python benchmarks/reader_speed.py [TRACE] [--json FILE]
+
+With TRACE, what that file takes is printed as well.
 """
 
+from __future__ import annotations
+
+import argparse
+import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from workload import markdown, write_json
 
 from keras_echo.profiling import names
 from keras_echo.profiling.measuring.breakdown import breakdown
@@ -33,21 +41,44 @@ def write(path, events=1_000_000):
 
 
 def measure(path):
-    """Reads and analyses a trace, and prints what that took."""
+    """Reads and analyses a trace; returns what that took."""
     start = time.perf_counter()
     result = breakdown(extract(xspace.read(path)))
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{result.steps} steps, {seconds:.3f} s, peak {peak:.0f} MB")
+    peak_megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"steps": result.steps, "seconds": seconds, "peak_megabytes": peak_megabytes}
+
+
+def million_events(results):
+    """What a trace of a million events took."""
+    rows = [
+        [f"{one['steps']}", f"{one['seconds']:.2f}", f"{one['peak_megabytes']:.0f}"]
+        for one in results
+    ]
+    return markdown(["steps", "seconds", "peak memory, MB"], rows, num_texts=0)
+
+
+def main():
+    """Measures each trace in a process of its own: the peak is that of the whole process."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trace", nargs="?")
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.trace)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        big = Path(folder, "big.xplane.pb")
+        write(big)
+        results = []
+        for path in filter(None, (big, args.trace)):
+            command = [sys.executable, __file__, "--measure", str(path)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+    write_json(args.json, results[:1])
+    print(million_events(results))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "--measure":
-        measure(sys.argv[2])
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            big = Path(folder, "big.xplane.pb")
-            write(big)
-            for path in [big, *sys.argv[1:]]:
-                # Each in a process of its own: the peak is that of the whole process.
-                subprocess.run([sys.executable, __file__, "--measure", str(path)], check=True)
+    main()

@@ -23,6 +23,7 @@ from workload import (
     arguments_of,
     convolutional_model,
     in_each_backend,
+    markdown,
     print_result,
     random_batches,
     write_json,
@@ -131,25 +132,28 @@ def measure(ratios: list[float], rounds: int, seconds: float) -> dict:
     }
 
 
-HEADER = (
-    "| backend | R | e | in memory | bare | echoed | echoed / in memory | echoed / bare "
-    "| fresh reads / bare | e = 1 / bare |"
-)
-
-
-def table(results: list[dict]) -> str:
-    """The results as a Markdown table; the first three rates are steps per second."""
-    lines = [HEADER, "|---" + "|---:" * 9 + "|"]
-    for result in results:
-        for row in result["ratios"]:
-            lines.append(
-                f"| {result['backend']} | {row['ratio']:g} | {max(1.0, row['ratio']):g} "
-                f"| {row['in_memory_steps_per_second']:.1f} | {row['bare_steps_per_second']:.1f} "
-                f"| {row['echoed_steps_per_second']:.1f} | {row['echoed_over_in_memory']:.3f} "
-                f"| {row['echoed_over_bare']:.2f} | {row['fresh_over_bare']:.3f} "
-                f"| {row['plain_over_bare']:.3f} |"
-            )
-    return "\n".join(lines)
+def rates(results: list[dict]) -> str:
+    """The three inputs side by side; the first three rates are steps per second."""
+    rows = [
+        [
+            result["backend"],
+            f"{row['ratio']:g}",
+            f"{max(1.0, row['ratio']):g}",
+            f"{row['in_memory_steps_per_second']:.1f}",
+            f"{row['bare_steps_per_second']:.1f}",
+            f"{row['echoed_steps_per_second']:.1f}",
+            f"{row['echoed_over_in_memory']:.3f}",
+            f"{row['echoed_over_bare']:.2f}",
+            f"{row['fresh_over_bare']:.3f}",
+            f"{row['plain_over_bare']:.3f}",
+        ]
+        for result in results
+        for row in result["ratios"]
+    ]
+    header = ["backend", "R", "e", "in memory", "bare", "echoed", "echoed / in memory"]
+    header += ["echoed / bare", "fresh reads / bare", "e = 1 / bare"]
+    rounds = ", ".join(f"{result['rounds']} ({result['backend']})" for result in results)
+    return f"No accelerator: two processor cores. Rounds: {rounds}.\n\n" + markdown(header, rows)
 
 
 def main() -> None:
@@ -165,7 +169,7 @@ def main() -> None:
     arguments = ["--ratios", args.ratios, "--rounds", str(args.rounds)]
     arguments += ["--seconds", str(args.seconds)]
     results = in_each_backend(__file__, args.backends.split(","), arguments)
-    print(table(results))
+    print(rates(results))
     write_json(args.json, results)
 
 

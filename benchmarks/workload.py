@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,25 @@ def arguments_of(description: str) -> argparse.ArgumentParser:
     """The arguments that all benchmarks have which run once per backend."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser.add_argument("--jobs", type=int, default=1, help="backends that are measured at a time")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def in_each_backend(file: str, backends: list[str], arguments: list[str]) -> list[Any]:
-    """Runs `file --measure` in a process per backend; returns what their last lines say as JSON."""
-    results = []
-    for backend in backends:
+def in_each_backend(
+    file: str, backends: list[str], arguments: list[str], jobs: int = 1
+) -> list[Any]:
+    """Runs `file --measure` in a process per backend; returns what their last lines say as JSON.
+
+    Args:
+        file: The benchmark.
+        backends: Which.
+        arguments: What the process is given besides.
+        jobs: How many run at a time. More than one only where they need next to no processor.
+    """
+
+    def run(backend: str) -> Any:
         done = subprocess.run(
             [sys.executable, file, "--measure", *arguments],
             env={**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend},
@@ -42,9 +53,11 @@ def in_each_backend(file: str, backends: list[str], arguments: list[str]) -> lis
             text=True,
             check=True,
         )
-        results.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{backend} done", file=sys.stderr)
-    return results
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(run, backends))
 
 
 def print_result(result: Any) -> None:
@@ -57,6 +70,13 @@ def write_json(path: Path | None, results: list[Any]) -> None:
     """Writes results, if they are wanted."""
     if path is not None:
         path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def markdown(header: list[str], rows: list[list[str]], num_texts: int = 1) -> str:
+    """A Markdown table, whose first `num_texts` columns are text and whose others are figures."""
+    rule = ["---"] * num_texts + ["---:"] * (len(header) - num_texts)
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
 def convolutional_model(width: int = 16) -> Any:
