@@ -44,15 +44,18 @@ def test_what_is_delivered_counts_where_reads_alone_promise_more(num_readers, re
 
 @given(num_readers=st.integers(2, 8), per_batch=TIMES, share=st.floats(0.15, 0.9))
 def test_readers_that_were_held_show_the_least_that_a_batch_costs(num_readers, per_batch, share):
-    seconds = per_batch * num_readers
+    seconds, every = per_batch * num_readers, per_batch / (1 - share)
     reads = [
-        Read(number * seconds, seconds, held_seconds=number * share * seconds)
+        Read(number * every - seconds, seconds, held_seconds=number * share * every)
         for number in range(40)
     ]
     found = upstream(reads, num_readers, may_read_ahead=False)
     assert found.bound == "lower"
     assert found.seconds == pytest.approx(per_batch)
     assert found.held_fraction == pytest.approx(share)
+    # Half as long reads: they wait for one another as well.
+    waiting = [read._replace(start=read.end - seconds / 2, seconds=seconds / 2) for read in reads]
+    assert upstream(waiting, num_readers, may_read_ahead=False).seconds == pytest.approx(per_batch)
 
 
 @given(read=TIMES, share=st.floats(0.1, 0.9))

@@ -12,7 +12,7 @@ Two figures, and when each of them is right:
   ready in the source either.
 
 The second has an error of one round of the readers, since they may end together. Within that error
-the first is taken. Where there is only the first, it is a lower bound.
+the first is taken. Where readers are held too much for it, the larger of them is a lower bound.
 """
 
 from __future__ import annotations
@@ -51,14 +51,13 @@ def upstream(reads: Sequence[Read], num_readers: int, *, may_read_ahead: bool) -
     if not reads:
         return None
     held_fraction = _held_fraction(reads[0], reads[-1])
-    warm = [read for read in reads if not read.is_first] or reads
     start = _start(reads, num_readers, may_read_ahead)
     if start is None:
-        return Upstream(_seconds_per_read(warm) / num_readers, "lower", held_fraction)
-    first, last, done = reads[start], reads[-1], reads[start + 1 :]
-    held_seconds = last.held_seconds - first.held_seconds
-    delivered = (last.end - first.end - held_seconds) / len(done)
-    at_least = _seconds_per_read(done) / num_readers
+        warm = [read for read in reads if not read.is_first] or reads
+        seconds = max(_seconds_per_read(warm) / num_readers, _seconds_between(reads))
+        return Upstream(seconds, "lower", held_fraction)
+    done = reads[start + 1 :]
+    at_least, delivered = _seconds_per_read(done) / num_readers, _seconds_between(reads[start:])
     is_alike = abs(delivered - at_least) * len(done) <= num_readers * at_least
     return Upstream(at_least if is_alike else delivered, "exact", held_fraction)
 
@@ -78,6 +77,13 @@ def _start(reads: Sequence[Read], num_readers: int, may_read_ahead: bool) -> int
         if _held_fraction(reads[number], reads[-1]) <= most_held:
             return number
     return None
+
+
+def _seconds_between(reads: Sequence[Read]) -> float:
+    """From one end to the next, without the time in which readers were held; 0 if unknown."""
+    first, last, num = reads[0], reads[-1], len(reads) - 1
+    seconds = last.end - first.end - (last.held_seconds - first.held_seconds)
+    return seconds / num if num else 0.0
 
 
 def _held_fraction(first: Read, last: Read) -> float:
