@@ -45,7 +45,7 @@ docs: $(VENV)/.dev  ## the pages, strictly, into site/
 
 bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (an hour on two idle cores)
 	$(BIN)/python benchmarks/whole_runs.py --jobs 3 --json docs/benchmarks/whole_runs.json
-	$(BIN)/python benchmarks/ratio_accuracy.py --jobs 3 --json docs/benchmarks/ratio_accuracy.json
+	$(BIN)/python benchmarks/ratio_accuracy.py --json docs/benchmarks/ratio_accuracy.json
 	$(BIN)/python benchmarks/throughput.py --rounds 3 --json docs/benchmarks/throughput.json
 	$(BIN)/python benchmarks/reader_speed.py --json docs/benchmarks/reader_speed.json
 	$(BIN)/python benchmarks/pages.py

@@ -407,6 +407,7 @@ def main() -> None:
     parser = arguments_of(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=NUM_STEPS, help="of a whole run")
+    parser.add_argument("--jobs", type=int, default=1, help="backends that are measured at a time")
     parser.add_argument("--parts", default=",".join(PARTS))
     args = parser.parse_args()
     if args.measure:

@@ -27,7 +27,6 @@ def arguments_of(description: str) -> argparse.ArgumentParser:
     """The arguments that all benchmarks have which run once per backend."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--backends", default=",".join(BACKENDS))
-    parser.add_argument("--jobs", type=int, default=1, help="backends that are measured at a time")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     return parser
