@@ -57,7 +57,7 @@ class Window:
 
     The latter tell what a step costs, t_downstream. A step that follows a wait is slower than one
     that doesn't, and so is one that is profiled; on a CPU up to twice. Where training starves, the
-    factor is as high as it may be for so long, so that a batch or two are enough for all of these
+    factor is as high as it may be for so long, so that hardly a batch is needed for all of these
     calls. Where it doesn't, batches lie ready.
 
     Attributes:
@@ -140,12 +140,13 @@ class Window:
     def _without_waits(self, num_calls: int) -> Generator[None, None, None]:
         if not (num_calls and self.probe.sees_dataset):
             return
-        with self._used_often():
+        with self._used_often() as is_often:
             num_batches = math.ceil(num_calls * self.steps_per_call / self.factor.value)
+            # One more may be on its way to the device; where each is used often, others are there.
+            num_batches += not is_often
             known = self._upstream(self.probe.recent_reads())
             if known is not None:
-                # One more, which Keras may have on its way to the device.
-                self.probe.fill(num_batches + 1, _PATIENCE * num_batches * known.seconds)
+                self.probe.fill(num_batches, _PATIENCE * num_batches * known.seconds)
             for _ in range(NUM_COLD):
                 yield
             num_timed = num_calls - NUM_COLD
@@ -158,15 +159,15 @@ class Window:
             self._ready_steps = num_timed * self.steps_per_call, seconds
 
     @contextmanager
-    def _used_often(self) -> Iterator[None]:
-        """Where training starves, has it use each batch as often as it may."""
+    def _used_often(self) -> Iterator[bool]:
+        """Where training starves, has it use each batch as often as it may; says whether."""
         usual, most = self.factor.value, self.factor.max_uses
         if most is None or most <= usual or not self._is_starving():
-            yield
+            yield False
             return
         self.factor.value = most
         try:
-            yield
+            yield True
         finally:
             if self.factor.value == most:  # nobody else has set it
                 self.factor.value = usual

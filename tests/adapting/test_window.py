@@ -180,9 +180,13 @@ def test_echoing_needs_fewer_batches_put_aside():
     assert run(read_seconds=4.0, factor=EchoFactor(3.0))[2].fills == [4]
 
 
-def test_where_training_starves_a_batch_or_two_are_enough():
-    for read_seconds, during, fills in ((4.0, 8.0, [2]), (0.5, 1.0, [9])):
-        probe = run(read_seconds, factor=EchoFactor(1.0, max_uses=8.0))[2]
+def test_where_training_starves_hardly_a_batch_is_needed():
+    for max_uses, read_seconds, during, fills in (
+        (8.0, 4.0, 8.0, [1]),
+        (3.0, 4.0, 3.0, [3]),
+        (8.0, 0.5, 1.0, [9]),
+    ):
+        probe = run(read_seconds, factor=EchoFactor(1.0, max_uses=max_uses))[2]
         assert probe.factors == [1.0] * 10 + [during] * 8
         assert probe.fills == fills
 
