@@ -26,7 +26,9 @@ LITTLE_PATIENCE = 0.1
 """The same at higher factors. An extra use costs nothing then, but a fresh batch that is just
 about to come is better."""
 
-_LEAST_PATIENCE_SECONDS = 0.002
+_MOST_PATIENCE_SECONDS = 0.002
+
+_HICCUP_SECONDS = 0.02  # for which a busy machine may keep a reader from a batch that takes no time
 _SLICE_SECONDS = 0.005  # in which it is noticed that training waits
 _OUTAGE_SECONDS = 5.0
 
@@ -117,10 +119,10 @@ class ReadingGap:
         step_seconds = self._training.step_seconds()
         if self._factor.value > 1:
             # In this order: an unknown step isn't less than anything.
-            return min(_LEAST_PATIENCE_SECONDS, LITTLE_PATIENCE * step_seconds)
+            return min(_MOST_PATIENCE_SECONDS, LITTLE_PATIENCE * step_seconds)
         if math.isnan(step_seconds):
             return math.inf
-        return max(PATIENCE * step_seconds, _LEAST_PATIENCE_SECONDS)
+        return max(PATIENCE * step_seconds, _HICCUP_SECONDS)
 
     def _begin(self) -> None:
         if self._began is None:

@@ -76,7 +76,7 @@ def test_a_slow_drift_is_followed(drift):
 def test_uneven_reads(seed, ratio):
     seconds = lognormal(ratio, seed)
     training = Training(seconds, num_steps=2000)
-    assert training.step_rate > 0.93
+    assert training.step_rate > 0.9
     assert fresh_share(training, seconds) > 0.95
 
 
