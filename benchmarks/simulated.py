@@ -37,7 +37,8 @@ class Readers:
         self.window = deque()
         self.reads = []
         self.num_taken = self.num_missed = 0
-        self.held_seconds = self.share_held = 0.0
+        self.held_seconds = self.paused_seconds = self.share_held = 0.0
+        self.is_paused = False
         self.is_awaited = False
         self.start_reads()
 
@@ -69,12 +70,22 @@ class Readers:
             end = self.next_end
             is_last = end is None or end > until
             moved = until if is_last else end
-            self.held_seconds += self.share_held * (moved - self.now)
+            rested_seconds = self.share_held * (moved - self.now)
+            if self.is_paused:
+                self.paused_seconds += rested_seconds
+            else:
+                self.held_seconds += rested_seconds
             self.now = moved
             if is_last:
                 return
             self.reads += [
-                Read(slot.start, slot.end - slot.start, self.held_seconds, self.is_awaited)
+                Read(
+                    slot.start,
+                    slot.end - slot.start,
+                    self.held_seconds,
+                    self.paused_seconds,
+                    self.is_awaited,
+                )
                 for slot in self.window
                 if slot.end == end
             ]
@@ -126,6 +137,7 @@ class Training:
         num_steps=1000,
         adapts=True,
         may_read_ahead=False,
+        validation_seconds=0.0,
     ):
         self.readers = Readers(seconds, num_readers, window_size)
         self.step_seconds, self.factor, self.max_factor = step_seconds, factor, max_factor
@@ -137,7 +149,10 @@ class Training:
         self.looked, self.has_gap = deque([0.0], maxlen=2), False
         next_window = FIRST_DECISION if adapts else num_steps
         next_look = LOOK
+        self.validation_seconds, self.paused_seconds = validation_seconds, 0.0
         for step in range(num_steps):
+            if step % LOOK == LOOK - 1:
+                self.validate()
             if step == next_window or step >= next_look:
                 is_lost = self.look(step) if step >= next_look else False
                 next_look = step + LOOK if step >= next_look else next_look
@@ -157,6 +172,13 @@ class Training:
         self.wait_seconds.append(self.readers.now - began)
         self.factors.append(self.factor)
         self.readers.advance(self.readers.now + self.step_seconds)
+
+    def validate(self):
+        """Nobody trains for a while."""
+        self.readers.is_paused = True
+        self.readers.advance(self.readers.now + self.validation_seconds)
+        self.readers.is_paused = False
+        self.paused_seconds += self.validation_seconds
 
     def is_full(self):
         """See `Gap`."""
@@ -180,7 +202,7 @@ class Training:
         look = Look(
             step,
             self.echo.num_fresh,
-            self.readers.now,
+            self.readers.now - self.paused_seconds,
             sum(self.wait_seconds),
             self.readers.held_seconds,
         )

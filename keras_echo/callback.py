@@ -146,6 +146,8 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._is_settled = False
         self._is_urgent = False  # R has changed, and no window has seen it yet
         self._balance = Balance()
+        self._paused_since: float | None = None
+        self._paused_seconds = 0.0
         self._since = -math.inf  # see `Window.since`
         self._checked_seconds = deque([self._since], maxlen=2)  # the last checks
         self._epoch = 0
@@ -167,6 +169,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         if left_open := _recording.pop(threading.get_ident(), None):
             left_open._abandon()
         self._end_epoch()  # where the last fit() broke off
+        self._pause()
         self._history.clear()
         self._schedule.begin_fit(self._first_step, self._steps_per_call())
         self._next_check = self._first_step + _CHECK_STEPS
@@ -191,6 +194,7 @@ class DataEchoCallback(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Keras calls this."""
         self._last_batch = batch
+        self._resume()
         if self._window is not None:
             self._advance(self._window)
         elif self._first_step + batch >= min(self._schedule.next_step, self._next_check):
@@ -199,10 +203,12 @@ class DataEchoCallback(keras.callbacks.Callback):
     def on_test_begin(self, logs: Logs = None) -> None:
         """Keras calls this."""
         self._abandon()
+        self._pause()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Keras calls this."""
         self._end_epoch()
+        self._pause()
         if logs is not None:
             logs["echo_factor"] = self._factor.value
             logs["echo_ratio"] = self.decisions[-1].ratio if self.decisions else math.nan
@@ -231,6 +237,18 @@ class DataEchoCallback(keras.callbacks.Callback):
         window, self._window = self._window, None
         if window is not None:
             window.close()
+
+    def _pause(self) -> None:
+        """Nobody trains: what rests meanwhile says nothing of the factor."""
+        if self._paused_since is None:
+            self._paused_since = time.perf_counter()
+            self._probe.pause()
+
+    def _resume(self) -> None:
+        if self._paused_since is not None:
+            self._paused_seconds += time.perf_counter() - self._paused_since
+            self._paused_since = None
+            self._probe.resume()
 
     def _end_epoch(self) -> None:
         self._abandon()
@@ -360,7 +378,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         look = Look(
             stats.steps,
             stats.fresh_batches,
-            time.perf_counter(),
+            time.perf_counter() - self._paused_seconds,
             stats.wait_seconds if self._probe.sees_waits else 0.0,
             stats.held_seconds,
         )

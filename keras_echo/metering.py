@@ -40,7 +40,8 @@ class EchoStats:
         echo_factor: The echoing factor now.
         extra_uses: Batches among the steps that were served while no fresh one was there.
         held_seconds: Seconds in which readers had nothing to do, since what they had read was not
-            taken: the mean over the readers.
+            taken: the mean over the readers. `DataEchoCallback` has those left out in which nobody
+            trains, such as a validation.
     """
 
     steps: int = 0
@@ -62,6 +63,7 @@ class Read(NamedTuple):
         start: When it began, by `time.perf_counter`.
         seconds: How long it took.
         held_seconds: `Meter.held_seconds` when it ended.
+        paused_seconds: The same of those in which nobody trained.
         is_awaited: Whether the consumer waited for a batch when it ended.
         is_first: Whether it was the first of its reader, which may have had to start a process or
             to open a connection.
@@ -70,6 +72,7 @@ class Read(NamedTuple):
     start: float
     seconds: float
     held_seconds: float = 0.0
+    paused_seconds: float = 0.0
     is_awaited: bool = False
     is_first: bool = False
 
@@ -107,8 +110,9 @@ class Meter:
         self._recent_reads: deque[Read] = deque(maxlen=_RECENT_READS)
         self._reader = threading.local()
         self._is_awaited = False
-        self._held_seconds = 0.0  # until `_held_since`
-        self._held_since = clock()
+        self._rests = {False: 0.0, True: 0.0}  # while somebody trains, and not; until `_since`
+        self._is_paused = False
+        self._since = clock()
         self._held_share = 1.0  # nobody has asked for anything
         self._recent_steps: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._wait_ended: float | None = None
@@ -143,9 +147,20 @@ class Meter:
     def held(self, share: float) -> None:
         """From now on, this share of the readers has nothing to do; see `held_seconds`."""
         with self._lock:
-            now = self._clock()
-            self._held_seconds, self._held_since = self._held_until(now), now
+            self._settle()
             self._held_share = share
+
+    def pause(self) -> None:
+        """From now on, nobody trains: readers that rest have a reason."""
+        with self._lock:
+            self._settle()
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """Somebody trains again."""
+        with self._lock:
+            self._settle()
+            self._is_paused = False
 
     def missed(self) -> None:
         """The consumer asked for a fresh batch, and none lay ready."""
@@ -160,10 +175,13 @@ class Meter:
     def held_seconds(self) -> float:
         """Seconds in which readers had nothing to do, the mean over the readers."""
         with self._lock:
-            return self._held_until(self._clock())
+            self._settle()
+            return self._rests[False]
 
-    def _held_until(self, now: float) -> float:
-        return self._held_seconds + self._held_share * max(0.0, now - self._held_since)
+    def _settle(self) -> None:
+        now = self._clock()
+        self._rests[self._is_paused] += self._held_share * max(0.0, now - self._since)
+        self._since = now
 
     def waiting_seconds(self) -> float:
         """How long the consumer has been waiting by now; 0 if it isn't."""
@@ -186,10 +204,20 @@ class Meter:
             self.num_skipped += 1
 
     def _add_read(self, started: float, ended: float, is_first: bool) -> None:
-        seconds, held_seconds = ended - started, self._held_until(ended)
+        seconds = ended - started
+        self._settle()
         self.num_reads += 1
         self.read_seconds += seconds
-        self._recent_reads.append(Read(started, seconds, held_seconds, self._is_awaited, is_first))
+        self._recent_reads.append(
+            Read(
+                started,
+                seconds,
+                self._rests[False],
+                self._rests[True],
+                self._is_awaited,
+                is_first,
+            )
+        )
 
     def _add_wait(self, started: float, ended: float) -> None:
         self.wait_seconds += ended - started
@@ -283,6 +311,14 @@ class Probe:
     def num_uses(self) -> int:
         """How often elements were used so far, where an echo is no dataset's."""
         return sum(upstream.num_uses() for upstream in self.factor.upstreams)
+
+    def pause(self) -> None:
+        """See `Meter.pause`."""
+        self._meter.pause()
+
+    def resume(self) -> None:
+        """See `Meter.resume`."""
+        self._meter.resume()
 
     def num_missed(self) -> int:
         """How often a fresh batch was asked for and none lay ready."""

@@ -63,6 +63,26 @@ def test_a_change_is_followed(before, after, num_readers):
 
 
 @SETTINGS
+@given(
+    ratio=st.floats(1.5, 7),
+    num_readers=st.integers(1, 4),
+    validation_seconds=st.floats(10, 500),
+    may_read_ahead=st.booleans(),
+)
+def test_a_pause_of_training_is_no_rest(ratio, num_readers, validation_seconds, may_read_ahead):
+    training = Training(
+        [ratio * num_readers] * 20_000,
+        num_readers=num_readers,
+        validation_seconds=validation_seconds,
+        may_read_ahead=may_read_ahead,
+        num_steps=1500,
+    )
+    assert training.factors[LOOK:] == pytest.approx([0.97 * ratio] * 1400, rel=0.05)
+    assert all(not found.held_fraction > 0.1 for found in training.breakdowns)
+    assert training.step_rate > 0.97
+
+
+@SETTINGS
 @given(drift=st.floats(2, 4))
 def test_a_slow_drift_is_followed(drift):
     seconds = [2.0 * drift ** min(number / 400, 1) for number in range(20_000)]

@@ -272,6 +272,30 @@ def test_a_change_in_the_midst_of_an_epoch_is_followed(tmp_path):
     assert callback.decisions[-1].factor > max(d.factor for d in callback.decisions[: len(before)])
 
 
+class LongValidation(keras.callbacks.Callback):
+    def on_test_end(self, logs=None):
+        time.sleep(0.5)
+
+
+def test_readers_that_rest_during_a_validation_have_a_reason(tmp_path):
+    validation = np.zeros((8, 4), "float32"), np.zeros((8, 1), "float32")
+    source = Slow(0.06)
+    with EchoingPyDataset(source, steps_per_epoch=40, workers=2) as data:
+        callback = DataEchoCallback(data, tmp_path, profile_freq=40, verbose=0)
+        model().fit(
+            data,
+            epochs=5,
+            verbose=0,
+            validation_data=validation,
+            callbacks=[Busy(0.01), callback, LongValidation()],
+        )
+        held_seconds = data.stats().held_seconds
+    factors = [decision.factor for decision in callback.decisions]
+    assert len(factors) >= 2
+    assert min(factors) > 0.7 * max(factors)
+    assert held_seconds < 0.5  # of five validations of half a second
+
+
 def test_reads_in_worker_processes_are_in_the_trace(tmp_path):
     options = {"workers": 2, "use_multiprocessing": True}
     with EchoingPyDataset(Slow(0.02), steps_per_epoch=32, **options) as data:

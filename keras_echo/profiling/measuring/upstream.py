@@ -81,14 +81,22 @@ def _start(reads: Sequence[Read], num_readers: int, may_read_ahead: bool) -> int
 
 def _seconds_between(reads: Sequence[Read]) -> float:
     """From one end to the next, without the time in which readers were held; 0 if unknown."""
-    first, last, num = reads[0], reads[-1], len(reads) - 1
-    seconds = last.end - first.end - (last.held_seconds - first.held_seconds)
-    return seconds / num if num else 0.0
+    seconds, held_seconds = _between(reads[0], reads[-1])
+    return (seconds - held_seconds) / (len(reads) - 1) if len(reads) > 1 else 0.0
 
 
 def _held_fraction(first: Read, last: Read) -> float:
-    seconds = last.end - first.end
-    return (last.held_seconds - first.held_seconds) / seconds if seconds > 0 else 0.0
+    seconds, held_seconds = _between(first, last)
+    return held_seconds / seconds if seconds > 0 else 0.0
+
+
+def _between(first: Read, last: Read) -> tuple[float, float]:
+    """Seconds from one end to the next, and those of them in which readers were held.
+
+    Those in which nobody trained are left out.
+    """
+    paused_seconds = last.paused_seconds - first.paused_seconds
+    return last.end - first.end - paused_seconds, last.held_seconds - first.held_seconds
 
 
 def _seconds_per_read(reads: Sequence[Read]) -> float:
