@@ -73,6 +73,8 @@ EMULATED = [
         for ratio in (0.3, 0.5, 0.9, 1.1, 2.0, 4.0, 8.0, 16.0)
         for readers in (1, 4, 16)
         for factor in sorted({1.0, max(1.0, ratio)})
+        # The first batch of many slow readers takes minutes, and e changes little of what they do.
+        if readers * ratio <= 64 and (factor == 1.0 or readers == 4)
     ),
     *(
         Case(ratio, readers, step_seconds=step_seconds)
@@ -85,7 +87,7 @@ EMULATED = [
 ]
 COMPUTING = [
     Case(ratio, readers, factor)
-    for ratio in (1.0, 2.0, 4.0)
+    for ratio in (1.0, 4.0)
     for readers in (1, 4)
     for factor in sorted({1.0, ratio})
 ]
