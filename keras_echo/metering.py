@@ -82,6 +82,49 @@ class Read(NamedTuple):
         return self.start + self.seconds
 
 
+class _Rest:
+    """How long readers had nothing to do, while somebody trained and while nobody did.
+
+    Without a lock: a prefetcher tells of it under its own, which a finalizer may take on any thread
+    and at any time, and a second one could then be waited for in a circle. `held` is called by one
+    thread at a time, `pause` and `resume` by the one that trains, and each writes one tuple.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._held = (0.0, clock(), 1.0)  # seconds until then, and the share that rests since
+        self._paused: tuple[float, float | None] = (0.0, None)  # before, and where it began
+
+    def held(self, share: float) -> None:
+        """From now on, this share of the readers has nothing to do."""
+        now = self._clock()
+        self._held = (self._total(now), now, share)
+
+    def pause(self) -> None:
+        """From now on, nobody trains."""
+        seconds, began = self._paused
+        if began is None:
+            self._paused = (seconds, self._total(self._clock()))
+
+    def resume(self) -> None:
+        """Somebody trains again."""
+        seconds, began = self._paused
+        if began is not None:
+            self._paused = (seconds + self._total(self._clock()) - began, None)
+
+    def seconds(self) -> tuple[float, float]:
+        """Those in which somebody trained, and the others."""
+        total = self._total(self._clock())
+        seconds, began = self._paused
+        if began is not None:
+            seconds += total - began
+        return total - seconds, seconds
+
+    def _total(self, now: float) -> float:
+        seconds, since, share = self._held
+        return seconds + share * max(0.0, now - since)
+
+
 class Meter:
     """Sums the reads and waits of a dataset over its whole life, on whatever thread they happen.
 
@@ -110,10 +153,7 @@ class Meter:
         self._recent_reads: deque[Read] = deque(maxlen=_RECENT_READS)
         self._reader = threading.local()
         self._is_awaited = False
-        self._rests = {False: 0.0, True: 0.0}  # while somebody trains, and not; until `_since`
-        self._is_paused = False
-        self._since = clock()
-        self._held_share = 1.0  # nobody has asked for anything
+        self._rest = _Rest(clock)
         self._recent_steps: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._wait_ended: float | None = None
         self._waiting_since: float | None = None
@@ -146,21 +186,15 @@ class Meter:
 
     def held(self, share: float) -> None:
         """From now on, this share of the readers has nothing to do; see `held_seconds`."""
-        with self._lock:
-            self._settle()
-            self._held_share = share
+        self._rest.held(share)
 
     def pause(self) -> None:
         """From now on, nobody trains: readers that rest have a reason."""
-        with self._lock:
-            self._settle()
-            self._is_paused = True
+        self._rest.pause()
 
     def resume(self) -> None:
         """Somebody trains again."""
-        with self._lock:
-            self._settle()
-            self._is_paused = False
+        self._rest.resume()
 
     def missed(self) -> None:
         """The consumer asked for a fresh batch, and none lay ready."""
@@ -174,14 +208,7 @@ class Meter:
     @property
     def held_seconds(self) -> float:
         """Seconds in which readers had nothing to do, the mean over the readers."""
-        with self._lock:
-            self._settle()
-            return self._rests[False]
-
-    def _settle(self) -> None:
-        now = self._clock()
-        self._rests[self._is_paused] += self._held_share * max(0.0, now - self._since)
-        self._since = now
+        return self._rest.seconds()[0]
 
     def waiting_seconds(self) -> float:
         """How long the consumer has been waiting by now; 0 if it isn't."""
@@ -205,15 +232,15 @@ class Meter:
 
     def _add_read(self, started: float, ended: float, is_first: bool) -> None:
         seconds = ended - started
-        self._settle()
+        held_seconds, paused_seconds = self._rest.seconds()
         self.num_reads += 1
         self.read_seconds += seconds
         self._recent_reads.append(
             Read(
                 started,
                 seconds,
-                self._rests[False],
-                self._rests[True],
+                held_seconds,
+                paused_seconds,
                 self._is_awaited,
                 is_first,
             )

@@ -165,6 +165,28 @@ def test_measures_every_task():
     assert firsts == [True] + [False] * (len(firsts) - 1)
 
 
+def test_rest_counts_apart_while_nobody_trains():
+    now = 0.0
+    meter = Meter(clock=lambda: now)
+    for seconds, tell in (
+        (1.0, lambda: meter.held(0.0)),  # nobody had asked before
+        (2.0, lambda: meter.held(0.5)),
+        (4.0, meter.pause),
+        (8.0, lambda: meter.held(1.0)),
+        (16.0, meter.pause),
+        (32.0, meter.resume),
+        (64.0, meter.resume),
+        (128.0, lambda: meter.held(0.0)),
+    ):
+        now += seconds
+        tell()
+    with meter.reading():
+        now += 1.0
+    (read,) = meter.recent_reads()
+    assert read.held_seconds == meter.held_seconds == 1.0 + 0.5 * 4 + 64 + 128
+    assert read.paused_seconds == 0.5 * 8 + 16 + 32
+
+
 class Told:
     """Notes what a prefetcher tells it."""
 
