@@ -35,8 +35,8 @@ class EchoStats:
         skipped_reads: Reads that failed and were skipped (`on_error="skip"`).
         reads: Reads done, those of batches that still wait for their use included.
         read_seconds: Seconds that the readers were busy, summed over all of them.
-        wait_seconds: Seconds that whoever asks waited in `__getitem__`: training, but on TensorFlow
-            a thread of `tf.data` that is ahead of it.
+        wait_seconds: Seconds that whoever asks waited for a batch: training, but on TensorFlow and
+            with `as_tf_dataset()` a thread of `tf.data` that is ahead of it.
         echo_factor: The echoing factor now.
         extra_uses: Batches among the steps that were served while no fresh one was there.
         held_seconds: Seconds in which readers had nothing to do, since what they had read was not
