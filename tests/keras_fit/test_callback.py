@@ -189,9 +189,9 @@ def test_counters_serve_while_somebody_else_profiles(tmp_path, capsys):
     finally:
         other.discard()
     assert {decision.breakdown.origin for decision in callback.decisions} == {"counters"}
-    first, second = traced(callback)[:2]
+    first, *later = traced(callback)
     assert f"From counters: The {BACKEND} profiler must be free" in first.reason
-    assert second.reason.endswith("(from counters)")
+    assert all(decision.reason.endswith("(from counters)") for decision in later)
     printed = capsys.readouterr().out
     assert printed.count("must be free") == 1
     assert ".." not in printed
