@@ -36,7 +36,7 @@ class Readers:
         self.now = 0.0
         self.window = deque()
         self.reads = []
-        self.num_taken = self.num_missed = 0
+        self.num_taken = 0
         self.held_seconds = self.paused_seconds = self.share_held = 0.0
         self.is_paused = False
         self.is_awaited = False
@@ -98,7 +98,6 @@ class Readers:
 
     def miss(self):
         """The next batch was asked for and isn't ready."""
-        self.num_missed += not self.is_awaited
         self.is_awaited = True
 
     def __iter__(self):
@@ -213,12 +212,7 @@ class Training:
     def decide(self, step):
         """Takes a window, and sets the factor; returns when the next is to come."""
         reads, num_readers = self.readers.reads, self.readers.num_readers
-        recent = [read for read in reads if read.end >= self.since]
-        known = upstream(
-            recent if len(recent) > num_readers else reads[-4 * num_readers :],
-            num_readers,
-            may_read_ahead=self.may_read_ahead,
-        )
+        known = upstream(reads, num_readers, may_read_ahead=self.may_read_ahead, since=self.since)
         self.breakdowns.append(
             from_counters(
                 steps=10,

@@ -30,8 +30,6 @@ _PATIENCE = 4.0  # how long to wait for batches to collect, in multiples of what
 # an asynchronous backend the device goes on meanwhile. More means that too few had been collected.
 _MOST_WAITING = 0.25
 
-_NUM_READS = 4  # of each reader that tell of reading where few were made since it changed
-
 Mark = Callable[[], AbstractContextManager[Any]]
 
 
@@ -70,8 +68,7 @@ class Window:
         calls: How many calls of the train function are to be of which kind.
         steps_per_call: Optimizer steps in each of them.
         tell_early: Told what the calls without a wait say, if they come before the trace.
-        since: When something last changed, by the clock. Earlier reads tell of reading only where
-            there are few others.
+        since: When something last changed, by the clock; see `upstream`.
         clock: Seconds, as `time.perf_counter`, by which the dataset dates its reads.
     """
 
@@ -120,7 +117,8 @@ class Window:
             breakdown = self._from_counters(seconds, waited_seconds, known)
             if self._problem is None:
                 with self._holding():
-                    recent = self._since(opened, reads, num_before=2)
+                    first = sum(read.end < opened for read in reads) - 2 * self.probe.num_readers
+                    recent = reads[max(0, first) :]
                     breakdown = self._from_trace(recent, known, factor, breakdown)
             return Measurement(breakdown, self._problem, self._held_seconds)
         finally:
@@ -207,27 +205,21 @@ class Window:
         return self.probe.stats().wait_seconds
 
     def _upstream(self, reads: Sequence[Read], num_uses: int = 0) -> Upstream | None:
-        """What a fresh batch costs, by the reads since `since`, or the last few of them.
+        """What a fresh batch costs.
 
         Args:
             reads: The last ones.
             num_uses: How many elements the traced steps used, where they aren't a dataset's: an
                 echo in a pipeline may be one of examples.
         """
-        num_readers = self.probe.num_readers
-        recent = self._since(self.since, reads)
-        if len(recent) <= num_readers:
-            recent = reads[-_NUM_READS * num_readers :]
-        known = upstream(recent, num_readers, may_read_ahead=self.probe.may_read_ahead)
+        known = upstream(
+            reads,
+            self.probe.num_readers,
+            may_read_ahead=self.probe.may_read_ahead,
+            since=self.since,
+        )
         per_step = max(1, round(num_uses / (self.calls.traced * self.steps_per_call)))
         return known and known._replace(seconds=per_step * known.seconds)
-
-    def _since(
-        self, seconds: float, reads: Sequence[Read], *, num_before: int = 0
-    ) -> Sequence[Read]:
-        """Those that ended since, and `num_before` of each reader that ended before."""
-        first = sum(read.end < seconds for read in reads)
-        return reads[max(0, first - num_before * self.probe.num_readers) :]
 
     def _tell_early(self) -> None:
         if self._ready_steps is not None:

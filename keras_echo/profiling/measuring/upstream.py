@@ -17,6 +17,7 @@ the first is taken. Where readers are held too much for it, the larger of them i
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,12 @@ _HARDLY_HELD = 0.05
 """The same, where a source may read ahead meanwhile."""
 
 _NUM_ROUNDS = 8  # of the readers
+_NUM_READS = 4  # of each reader that tell of reading where few were made since it changed
 
 
-def upstream(reads: Sequence[Read], num_readers: int, *, may_read_ahead: bool) -> Upstream | None:
+def upstream(
+    reads: Sequence[Read], num_readers: int, *, may_read_ahead: bool, since: float = -math.inf
+) -> Upstream | None:
     """Works out what a fresh batch costs.
 
     Args:
@@ -44,10 +48,14 @@ def upstream(reads: Sequence[Read], num_readers: int, *, may_read_ahead: bool) -
             there are no others.
         num_readers: How many reads can run at the same time.
         may_read_ahead: Whether the source may have batches ready before they are asked for.
+        since: When something last changed, by the clock of the reads. Earlier ones tell of reading
+            only where there are few others.
 
     Returns:
         What it costs; None if nothing was read.
     """
+    later = [read for read in reads if read.end >= since]
+    reads = later if len(later) > num_readers else reads[-_NUM_READS * num_readers :]
     if not reads:
         return None
     held_fraction = _held_fraction(reads[0], reads[-1])
