@@ -10,6 +10,7 @@ from keras_echo._version import __version__
 
 if TYPE_CHECKING:
     from keras_echo import layers
+    from keras_echo.adapting.remedies import Remedy
     from keras_echo.adapting.tuner import EchoDecision
     from keras_echo.callback import DataEchoCallback
     from keras_echo.dataset import EchoingPyDataset
@@ -26,6 +27,7 @@ __all__ = [
     "EchoFactor",
     "EchoStats",
     "EchoingPyDataset",
+    "Remedy",
     "StepBreakdown",
     "__version__",
     "analyze",
@@ -40,6 +42,7 @@ _HOMES = {
     "EchoFactor": "factor",
     "EchoStats": "metering",
     "EchoingPyDataset": "dataset",
+    "Remedy": "adapting.remedies",
     "StepBreakdown": "profiling.measuring.result",
     "analyze": "profiling.analyze",
     "call_seeded": "serving.augmentation",

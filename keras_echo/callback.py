@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,12 +18,14 @@ from keras_echo._checks import check_count
 from keras_echo._messages import expected
 from keras_echo.adapting import report
 from keras_echo.adapting.log_dir import LogDir
+from keras_echo.adapting.remedies import Remedy, remedies
 from keras_echo.adapting.schedule import FEWEST_CALLS, Balance, Look, Schedule
 from keras_echo.adapting.tuner import BRIDGING, WAITING, Choice, EchoDecision, NextWindow, decide
+from keras_echo.adapting.why_slow import why_slow
 from keras_echo.adapting.window import Measurement, Window
 from keras_echo.dataset import EchoingPyDataset, probe_of
 from keras_echo.factor import EchoFactor, check_factor
-from keras_echo.metering import Probe
+from keras_echo.probe import Probe
 from keras_echo.profiling.recording.tracer import Tracer
 
 if TYPE_CHECKING:
@@ -143,6 +146,8 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._history: list[StepBreakdown] = []
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement] | None = None
+        self._locked_fraction = math.nan
+        self._has_compared = self._is_comparing = False
         self._is_settled = False
         self._is_urgent = False  # R has changed, and no window has seen it yet
         self._balance = Balance()
@@ -218,19 +223,38 @@ class DataEchoCallback(keras.callbacks.Callback):
         """Keras calls this."""
         self._abandon()
         self._log.close()
+        self._advise()
         if self._has_set_max_uses:
             self._factor.max_uses = None
         if self._has_set_min_uses:
             self._factor.min_uses = None
         self._has_set_max_uses = self._has_set_min_uses = False
 
+    def remedies(self) -> list[Remedy]:
+        """What would make training wait less, ranked, each with what it would bring.
+
+        Fresh batches come first: more readers, processes, a cache, a longer queue; then echoing,
+        for what is left. None where nothing is to be gained, or nothing is known.
+        """
+        if not self.decisions:
+            return []
+        found = self.decisions[-1].breakdown
+        known = why_slow(self._probe, self._locked_fraction, found.downstream_seconds)
+        return remedies(replace(found, reading=known), max_factor=self._max_factor)
+
     def report(self) -> str:
-        """What was measured and decided, as a short text."""
-        return report.report(self.decisions)
+        """What was measured and decided, and what would help, as a short text."""
+        return report.report(self.decisions, self.remedies())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws R and the factor over the optimizer steps into a PNG file; needs matplotlib."""
         report.plot(self.decisions, path)
+
+    def _advise(self) -> None:
+        """Says at the end of training what would have brought more fresh batches."""
+        best = next((remedy for remedy in self.remedies() if remedy.kind != "echo"), None)
+        if best is not None and self._verbose:
+            print(f"\nDataEchoCallback: {report.advice(self.decisions[-1], best)}")
 
     def _abandon(self) -> None:
         """Closes the window that is open, if one is, and forgets it."""
@@ -259,6 +283,11 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def _check(self, step: int) -> None:
         """Opens a window, if one is due or reading has changed."""
+        if self._probe.is_comparing:
+            return
+        if self._is_comparing:  # no longer
+            self._is_comparing = False
+            self._schedule.repeat(step)
         self._next_check = step + _CHECK_STEPS
         has_changed = self._has_balance_changed() and bool(self.decisions)
         self._checked_seconds.append(time.perf_counter())
@@ -298,7 +327,7 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def _decide(self, measured: Measurement) -> None:
         self._check_dataset()
-        breakdown, problem, held_seconds = measured
+        breakdown, problem, self._locked_fraction, held_seconds = measured
         self._schedule.spent(held_seconds)
         self._history.append(breakdown)
         factor, ratio, reason, next_window = self._choose(self._history)
@@ -314,6 +343,9 @@ class DataEchoCallback(keras.callbacks.Callback):
             self._problems.add(problem)
         self._is_settled = next_window is NextWindow.IF_CHEAP
         self._set(factor, breakdown, reason, ratio)
+        if self._bridges() and breakdown.input_bound and not self._has_compared:
+            self._probe.compare_readers()
+            self._has_compared, self._is_comparing = True, self._probe.is_comparing
 
     def _decide_early(self, breakdown: StepBreakdown) -> None:
         """Raises the factor by what is known before the first trace."""

@@ -65,7 +65,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _analyze(options: argparse.Namespace) -> int:
     # Imported here: no other command needs protobuf.
-    from keras_echo.profiling.analyze import main_analyze
+    from keras_echo.analyze_command import main_analyze
 
     return main_analyze(options.logdir, options.json)
 

@@ -14,9 +14,12 @@ from keras_echo.echoing.example_echo import ExampleEchoing
 from keras_echo.echoing.repetition import NUM_KEPT
 from keras_echo.echoing.state import State, factor_of
 from keras_echo.factor import EchoFactor
+from keras_echo.machine import num_cores
 from keras_echo.memory.placement import batch_placement, example_placement
-from keras_echo.metering import EchoStats, Meter, Probe
+from keras_echo.metering import EchoStats, Meter
+from keras_echo.probe import Input, Probe
 from keras_echo.reading.as_source import as_source
+from keras_echo.reading.reader_count import Fixed, ReaderCount, Search
 from keras_echo.reading.source import Parallelism, Source
 from keras_echo.reading.worker_process import pickled
 from keras_echo.serving.as_grain import as_grain
@@ -79,8 +82,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
             there; `"auto"` puts it on accelerators only.
         seed: Seed of all that is random. By default one is drawn from Python's `random`, which
             `keras.utils.set_random_seed` seeds.
-        workers: How many threads or processes read; default: the source's own wish. A source that
-            is read in sequence (no `PyDataset` and no arrays) always has one.
+        workers: How many threads or processes read; default: the source's own wish. `"auto"`
+            begins with that, and has more of them read while training waits and they bring more:
+            at most 32, or as many as there are processors where reading computes. What is read,
+            and in which order, is the same for any number. A source that is read in sequence (no
+            `PyDataset` and no arrays) always has one.
         use_multiprocessing: Whether a `PyDataset` is read by processes; default: its own wish.
         max_queue_size: How many batches to read ahead; default: the source's own wish.
         max_uses: How often a batch or example may be used while training waits and no fresh one is
@@ -114,7 +120,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         batch_size: int = 32,
         placement: Literal["auto", "host", "device"] = "auto",
         seed: int | None = None,
-        workers: int | None = None,
+        workers: int | Literal["auto"] | None = None,
         use_multiprocessing: bool | None = None,
         max_queue_size: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
@@ -149,14 +155,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
             steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
         if seed is not None:
             seed = check_count("seed", seed, 0)
-        if workers is not None:
-            workers = check_count("workers", workers, 1)
+        if workers is not None and workers != "auto":
+            workers = _checked_workers(workers)
         if max_queue_size is not None:
             max_queue_size = check_count("max_queue_size", max_queue_size, 1)
         wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
-        self._factor = (
-            echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
-        )
+        factor = echo_factor if isinstance(echo_factor, EchoFactor) else EchoFactor(echo_factor)
+        self._factor = factor
         if max_uses is not None:
             self._factor.max_uses = max_uses
         augments = augment is not None
@@ -171,14 +176,24 @@ class EchoingPyDataset(keras.utils.PyDataset):
             )
         )
         self._num_steps = _steps_per_epoch(steps_per_epoch, wrapped)
+        is_auto = workers == "auto"
+        parallelism = _parallelism(
+            wrapped, None if workers == "auto" else workers, use_multiprocessing, max_queue_size
+        )
+        meter = Meter()
+        plan = Search if is_auto and not wrapped.is_sequential else Fixed
         self._settings = Settings(
             source=wrapped,
-            parallelism=_parallelism(wrapped, workers, use_multiprocessing, max_queue_size),
+            parallelism=parallelism,
+            reader_count=ReaderCount(
+                plan(parallelism.workers), meter, num_cores(), lambda: factor.value > 1
+            ),
+            num_augmenting=num_cores() if is_auto else parallelism.workers,
             factor=self._factor,
             echoing=self._echoing,
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
-            meter=Meter(),
+            meter=meter,
         )
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
@@ -251,6 +266,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
             echo_factor=self.echo_factor,
             extra_uses=state.num_extra,
             held_seconds=meter.held_seconds,
+            compute_seconds=meter.compute_seconds,
+            batch_bytes=meter.batch_bytes,
+            num_readers=self._settings.reader_count(),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -335,13 +353,27 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
     return Probe(
         settings.factor,
         settings.meter,
-        num_readers=settings.parallelism.workers,
-        may_read_ahead=settings.source.is_sequential,
+        reader_count=settings.reader_count,
+        input=Input(
+            is_sequential=settings.source.is_sequential,
+            uses_processes=settings.parallelism.use_multiprocessing,
+            queue_size=settings.parallelism.max_queue_size,
+            num_batches=settings.source.length,
+            can_be_cached=not settings.source.is_sequential,
+        ),
         sees_waits=keras.backend.backend() != "tensorflow",  # there a thread of tf.data asks
         fill=feed.fill,
         stats=dataset.stats,
         num_served=lambda: feed.num_served,
     )
+
+
+def _checked_workers(workers: object) -> int:
+    try:
+        return check_count("workers", workers, 1)
+    except (TypeError, ValueError) as error:
+        must, remedy = 'be a number of readers or "auto"', "Pass 1 or more, or leave it out"
+        raise type(error)(expected("workers", must, workers, remedy)) from None
 
 
 def _steps_per_epoch(given: int | None, source: Source) -> int:

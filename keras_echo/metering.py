@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-
-    from keras_echo.factor import EchoFactor
 
     Mark = Callable[[], AbstractContextManager[Any]]
 
@@ -42,6 +40,10 @@ class EchoStats:
         held_seconds: Seconds in which readers had nothing to do, since what they had read was not
             taken: the mean over the readers. `DataEchoCallback` has those left out in which nobody
             trains, such as a validation.
+        compute_seconds: Of `read_seconds`, those in which a processor worked on the reads; the
+            others were spent waiting, for storage, for a processor or for the interpreter's lock.
+        batch_bytes: Bytes of a fresh batch, the mean.
+        num_readers: How many threads or processes read.
     """
 
     steps: int = 0
@@ -54,6 +56,9 @@ class EchoStats:
     echo_factor: float = 1.0
     extra_uses: int = 0
     held_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    batch_bytes: float = 0.0
+    num_readers: int = 1
 
 
 class Read(NamedTuple):
@@ -67,6 +72,7 @@ class Read(NamedTuple):
         is_awaited: Whether the consumer waited for a batch when it ended.
         is_first: Whether it was the first of its reader, which may have had to start a process or
             to open a connection.
+        compute_seconds: For how long a processor worked on it.
     """
 
     start: float
@@ -75,11 +81,22 @@ class Read(NamedTuple):
     paused_seconds: float = 0.0
     is_awaited: bool = False
     is_first: bool = False
+    compute_seconds: float = 0.0
 
     @property
     def end(self) -> float:
         """When it ended."""
         return self.start + self.seconds
+
+
+class Effort:
+    """What a read took that its own thread doesn't know.
+
+    Attributes:
+        compute_seconds: For how long a processor worked on it in another process.
+    """
+
+    compute_seconds = 0.0
 
 
 class _Rest:
@@ -133,6 +150,7 @@ class Meter:
     Attributes:
         num_reads: Reads that are done, failed ones included.
         read_seconds: Seconds that the readers were busy, summed over all of them.
+        compute_seconds: Of them, those in which a processor worked on the reads.
         wait_seconds: Seconds that the consumer waited for a batch.
         num_skipped: Reads that failed and were skipped.
         num_missed: Times that a fresh batch was asked for and none lay ready.
@@ -140,14 +158,21 @@ class Meter:
         mark_wait: The same for a wait.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        thread_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._clock = clock
+        self._thread_clock = thread_clock
         self._lock = threading.Lock()
         self.num_reads = 0
         self.read_seconds = 0.0
+        self.compute_seconds = 0.0
         self.wait_seconds = 0.0
         self.num_skipped = 0
         self.num_missed = 0
+        self._num_fresh = self._num_bytes = 0
         self.mark_read: Mark = nullcontext
         self.mark_wait: Mark = nullcontext
         self._recent_reads: deque[Read] = deque(maxlen=_RECENT_READS)
@@ -159,17 +184,19 @@ class Meter:
         self._waiting_since: float | None = None
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Measures one read."""
+    def reading(self) -> Iterator[Effort]:
+        """Measures one read, on the thread that does it or waits for the process that does."""
+        effort = Effort()
         with self.mark_read():
-            started = self._clock()
+            started, computed = self._clock(), self._thread_clock()
             try:
-                yield
+                yield effort
             finally:
                 ended = self._clock()
+                compute_seconds = self._thread_clock() - computed + effort.compute_seconds
                 is_first, self._reader.has_read = not hasattr(self._reader, "has_read"), True
                 with self._lock:
-                    self._add_read(started, ended, is_first)
+                    self._add_read(started, ended, is_first, compute_seconds)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -225,16 +252,30 @@ class Meter:
         with self._lock:
             return list(self._recent_reads)
 
+    def fresh(self, num_bytes: int) -> None:
+        """Counts a fresh batch of so many bytes."""
+        with self._lock:
+            self._num_fresh += 1
+            self._num_bytes += num_bytes
+
+    @property
+    def batch_bytes(self) -> float:
+        """Bytes of a fresh batch, the mean; 0 before the first one."""
+        return self._num_bytes / self._num_fresh if self._num_fresh else 0.0
+
     def skipped(self) -> None:
         """Counts a read that failed and was skipped."""
         with self._lock:
             self.num_skipped += 1
 
-    def _add_read(self, started: float, ended: float, is_first: bool) -> None:
+    def _add_read(
+        self, started: float, ended: float, is_first: bool, compute_seconds: float
+    ) -> None:
         seconds = ended - started
         held_seconds, paused_seconds = self._rest.seconds()
         self.num_reads += 1
         self.read_seconds += seconds
+        self.compute_seconds += compute_seconds
         self._recent_reads.append(
             Read(
                 started,
@@ -243,6 +284,7 @@ class Meter:
                 paused_seconds,
                 self._is_awaited,
                 is_first,
+                compute_seconds,
             )
         )
 
@@ -251,102 +293,3 @@ class Meter:
         if self._wait_ended is not None:
             self._recent_steps.append(started - self._wait_ended)
         self._wait_ended = ended
-
-
-class Probe:
-    """Lets a profiler mark what a dataset does, and asks it for what no profiler sees.
-
-    Args:
-        factor: The dataset's echoing factor.
-        meter: Its meter.
-        num_readers: How many reads can run at the same time.
-        may_read_ahead: Whether the source may have batches ready before they are asked for.
-        sees_waits: Whether it is training that waits for the dataset, and nobody ahead of it.
-        fill: Waits until so many fresh batches lie ready, at most so many seconds; returns
-            whether they do.
-        stats: Returns the dataset's counts so far.
-        num_served: Returns how often it was asked for a batch, peeks included.
-
-    Attributes:
-        sees_dataset: Whether there is a dataset to ask; see `without_dataset`.
-    """
-
-    sees_dataset = True
-
-    def __init__(
-        self,
-        factor: EchoFactor,
-        meter: Meter,
-        *,
-        num_readers: int,
-        may_read_ahead: bool,
-        sees_waits: bool,
-        fill: Callable[[int, float], bool],
-        stats: Callable[[], EchoStats],
-        num_served: Callable[[], int],
-    ) -> None:
-        self.factor = factor
-        self._meter = meter
-        self.num_readers = num_readers
-        self.may_read_ahead = may_read_ahead
-        self.sees_waits = sees_waits
-        self.fill = fill
-        self.stats = stats
-        self.num_served = num_served
-
-    @classmethod
-    def without_dataset(cls, factor: EchoFactor) -> Probe:
-        """What stands in where only the factor of another pipeline is known.
-
-        All counts are 0, but for what the factor's `upstreams` say.
-        """
-        probe = cls(
-            factor,
-            Meter(),
-            num_readers=1,
-            may_read_ahead=True,
-            sees_waits=False,
-            fill=lambda num_batches, timeout_seconds: False,
-            stats=lambda: EchoStats(echo_factor=factor.value),
-            num_served=lambda: 0,
-        )
-        probe.sees_dataset = False
-        return probe
-
-    @contextmanager
-    def marking(self, read: Mark, wait: Mark) -> Iterator[None]:
-        """Has every read and every wait for a batch done inside of a context of its own.
-
-        Args:
-            read: Makes the context of a read; called on the thread that reads or, where a process
-                does, on the one that waits for it.
-            wait: Makes the context of a wait; called on the thread that asks for a batch.
-        """
-        self._meter.mark_read, self._meter.mark_wait = read, wait
-        try:
-            yield
-        finally:
-            self._meter.mark_read = self._meter.mark_wait = nullcontext
-
-    def recent_reads(self) -> Sequence[Read]:
-        """The last reads that are done, by their end."""
-        if self.sees_dataset:
-            return self._meter.recent_reads()
-        each = [upstream.reads() for upstream in self.factor.upstreams]
-        return max(filter(None, each), key=lambda reads: reads[-1].end, default=[])
-
-    def num_uses(self) -> int:
-        """How often elements were used so far, where an echo is no dataset's."""
-        return sum(upstream.num_uses() for upstream in self.factor.upstreams)
-
-    def pause(self) -> None:
-        """See `Meter.pause`."""
-        self._meter.pause()
-
-    def resume(self) -> None:
-        """See `Meter.resume`."""
-        self._meter.resume()
-
-    def num_missed(self) -> int:
-        """How often a fresh batch was asked for and none lay ready."""
-        return self._meter.num_missed

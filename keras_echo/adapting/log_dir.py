@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected, sentence
+from keras_echo.adapting.remedies import remedies
+from keras_echo.adapting.report import listed
 from keras_echo.metering import EchoStats
 from keras_echo.profiling.report import render
 from keras_echo.tensorboard.event_file import EventWriter
@@ -28,6 +30,8 @@ _TRACES_KEPT = 5
 _CHARTS = {
     "Echoing factor and R": ("factor", "ratio", "window_ratio"),
     "Milliseconds per fresh batch and per step": ("upstream_ms", "downstream_ms"),
+    "A read: milliseconds waiting, computing": ("read_wait_ms", "read_compute_ms"),
+    "Readers": ("num_readers",),
     "Share of time waiting, share of fresh batches": ("wait_fraction", "fresh_fraction"),
 }
 
@@ -123,7 +127,17 @@ class Curves:
             downstream_ms=1e3 * found.downstream_seconds,
             wait_fraction=found.wait_fraction,
         )
-        text = f"{sentence(decision.reason)} This window:\n\n```\n{render(found)}\n```"
+        if found.reading is not None:
+            self._scalars(
+                decision.step,
+                read_wait_ms=1e3 * found.reading.read_seconds * found.reading.waiting_fraction,
+                read_compute_ms=1e3 * found.reading.compute_seconds,
+                num_readers=found.reading.setup.num_readers,
+            )
+        text = (
+            f"{sentence(decision.reason)} This window:\n\n```\n{render(found)}\n\n"
+            f"What would help:\n{listed(remedies(found))}\n```"
+        )
         self._writer.text(_tag("decision"), text, step=decision.step)
         self._writer.flush()
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected, sentence
 from keras_echo._optional import optional
+from keras_echo.profiling.measuring.result import STARVED
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from keras_echo.adapting.remedies import Remedy
     from keras_echo.adapting.tuner import EchoDecision
 
 
@@ -25,8 +27,42 @@ def line(decision: EchoDecision) -> str:
     return f"DataEchoCallback {change}. {sentence(decision.reason)}"
 
 
-def report(decisions: Sequence[EchoDecision]) -> str:
-    """Returns what was measured and decided, a line per decision; "-" is what is unknown."""
+def advice(decision: EchoDecision, remedy: Remedy) -> str:
+    """Returns in a sentence why training waits, and what would help."""
+    found = decision.breakdown
+    waited = found.wait_fraction
+    why = f"reading takes {found.ratio:.1f} times as long as training"
+    if math.isfinite(waited) and waited > STARVED:
+        why = f"training waited {waited:.0%} of its time"
+    before = f"from {found.ratio:.1f} " if math.isfinite(found.ratio) else ""
+    if remedy.kind == "queue":
+        brings = f"{remedy.fresh_per_second:.3g} fresh batches a second"
+    else:
+        brings = f"R {before}to about {remedy.ratio:.1f}"
+    return f"{why}; {remedy.change} would bring {brings}{_provided(remedy)}: {remedy.how}"
+
+
+def listed(remedies: Sequence[Remedy]) -> str:
+    """Returns remedies as a list, the best first."""
+    if not remedies:
+        return "Nothing to gain: training hardly waits for its input, or nothing is known of it."
+    return "\n".join(
+        f"{number}. {sentence(remedy.change[:1].upper() + remedy.change[1:])} Then R = "
+        f"{remedy.ratio:.1f}: {remedy.fresh_per_second:.3g} fresh batches and "
+        f"{remedy.steps_per_second:.3g} steps a second{_provided(remedy)}.\n   {remedy.how}"
+        for number, remedy in enumerate(remedies, 1)
+    )
+
+
+def _provided(remedy: Remedy) -> str:
+    return f", provided that {remedy.provided}" if remedy.provided else ""
+
+
+def report(decisions: Sequence[EchoDecision], remedies: Sequence[Remedy] = ()) -> str:
+    """Returns what was measured and decided, a line per decision, and what would help.
+
+    "-" is what is unknown.
+    """
     if not decisions:
         return (
             "No decision yet: fit() has not reached the first window, or its epochs are too short."
@@ -50,7 +86,8 @@ def report(decisions: Sequence[EchoDecision]) -> str:
         "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
         for row in [(*titles, "from"), *rows]
     ]
-    return "\n".join([*lines, f"Last: {line(decisions[-1])}"])
+    last = [f"Last: {line(decisions[-1])}", "", "What would help:", listed(remedies)]
+    return "\n".join([*lines, *last])
 
 
 def _shown(value: float, form: str, unit: str = "") -> str:

@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_echo.adapting.schedule import NUM_COLD, Calls
+from keras_echo.adapting.why_slow import why_slow
 from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze_file
 from keras_echo.profiling.measuring.result import StepBreakdown, Upstream, from_counters
 from keras_echo.profiling.measuring.upstream import upstream
+from keras_echo.profiling.recording.lock_sampler import LockSampler
 from keras_echo.profiling.traces.xspace import TraceError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from keras_echo.factor import EchoFactor
-    from keras_echo.metering import Probe, Read
+    from keras_echo.metering import Read
+    from keras_echo.probe import Probe
+    from keras_echo.profiling.measuring.reading import Reading
     from keras_echo.profiling.recording.tracer import Tracer
 
 _PATIENCE = 4.0  # how long to wait for batches to collect, in multiples of what it should take
@@ -39,11 +43,13 @@ class Measurement(NamedTuple):
     Attributes:
         breakdown: What a step and its input cost.
         problem: Why this comes from counters, where it doesn't come from a trace.
+        locked_fraction: Share of the time in which somebody held the interpreter's lock.
         held_seconds: How long the profiler and its trace kept training from going on.
     """
 
     breakdown: StepBreakdown
     problem: str | None
+    locked_fraction: float
     held_seconds: float
 
 
@@ -86,6 +92,7 @@ class Window:
     _ready_steps: tuple[int, float] | None = field(default=None, init=False)
     _problem: str | None = field(default=None, init=False)
     _held_seconds: float = field(default=0.0, init=False)
+    _locked_fraction: float = field(default=math.nan, init=False)
 
     def record(self) -> Generator[None, None, Measurement]:
         """Records it; to be advanced before each of the calls, and once after the last.
@@ -101,7 +108,7 @@ class Window:
             factor, opened = self.factor.value, self.clock()
             with self._holding():
                 self.tracer.start(self.logdir)
-            with self._marking():
+            with self._marking(), LockSampler() as lock:
                 waited_seconds, num_uses = self._waited_seconds(), self.probe.num_uses()
                 seconds = yield from self._timed(self.calls.traced, self._next_step())
                 waited_seconds = self._waited_seconds() - waited_seconds
@@ -111,6 +118,7 @@ class Window:
                 with self._holding():
                     self.tracer.stop()
             known = self._upstream(reads, num_uses)
+            self._locked_fraction = lock.fraction
             yield from self._without_waits(self.calls.ready_after)
             if not self.probe.sees_waits:
                 waited_seconds = math.nan
@@ -120,7 +128,7 @@ class Window:
                     first = sum(read.end < opened for read in reads) - 2 * self.probe.num_readers
                     recent = reads[max(0, first) :]
                     breakdown = self._from_trace(recent, known, factor, breakdown)
-            return Measurement(breakdown, self._problem, self._held_seconds)
+            return Measurement(breakdown, self._problem, lock.fraction, self._held_seconds)
         finally:
             self.tracer.discard()
 
@@ -215,8 +223,8 @@ class Window:
         known = upstream(
             reads,
             self.probe.num_readers,
-            may_read_ahead=self.probe.may_read_ahead,
-            since=self.since,
+            may_read_ahead=self.probe.input.is_sequential,
+            since=max(self.since, self.probe.readers_since),
         )
         per_step = max(1, round(num_uses / (self.calls.traced * self.steps_per_call)))
         return known and known._replace(seconds=per_step * known.seconds)
@@ -235,14 +243,27 @@ class Window:
     def _counted(
         self, num_steps: int, seconds: float, wait_seconds: float, known: Upstream | None
     ) -> StepBreakdown:
-        num_ready_steps, ready_seconds = self._ready_steps or (0, 0.0)
         return from_counters(
             steps=num_steps,
             seconds=seconds,
             wait_seconds=wait_seconds,
             upstream=known,
             num_readers=self.probe.num_readers,
-            downstream_seconds=ready_seconds / num_ready_steps if num_ready_steps else None,
+            downstream_seconds=self._ready_step_seconds,
+            reading=self._reading(),
+        )
+
+    @property
+    def _ready_step_seconds(self) -> float | None:
+        if self._ready_steps is None:
+            return None
+        num_steps, seconds = self._ready_steps
+        return seconds / num_steps
+
+    def _reading(self) -> Reading | None:
+        step_seconds = self._ready_step_seconds
+        return why_slow(
+            self.probe, self._locked_fraction, math.nan if step_seconds is None else step_seconds
         )
 
     def _from_trace(
@@ -251,7 +272,7 @@ class Window:
         path = self.tracer.write(
             [(read.start, read.seconds) for read in reads],
             readers=self.probe.num_readers,
-            notes=_notes(known, self._ready_steps),
+            notes=_notes(known, counted.reading, self._ready_steps),
         )
         traced = analyze_file(path, echo_factor=factor)
         if math.isnan(traced.ratio) and not math.isnan(counted.ratio):
@@ -260,7 +281,7 @@ class Window:
 
 
 def _notes(
-    known: Upstream | None, ready_steps: tuple[int, float] | None
+    known: Upstream | None, reading: Reading | None, ready_steps: tuple[int, float] | None
 ) -> Iterator[tuple[str, dict[str, float | str]]]:
     """What no profiler sees."""
     if known is not None:
@@ -272,6 +293,8 @@ def _notes(
                 names.HELD_FRACTION: known.held_fraction,
             },
         )
+    if reading is not None:
+        yield names.READING, dict(reading.as_stats())
     if ready_steps is not None:
         num_steps, seconds = ready_steps
         yield names.READY_STEPS, {names.NUM_STEPS: float(num_steps), names.SECONDS: seconds}

@@ -91,6 +91,11 @@ def leaves_of(batch: Batch) -> list[Any]:
     return leaves
 
 
+def num_bytes(batch: Batch) -> int:
+    """Bytes of the arrays of a batch; 0 for those of which nobody says."""
+    return sum(int(getattr(leaf, "nbytes", 0)) for leaf in leaves_of(batch))
+
+
 def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
     """Copies a batch so that an in-place change of the copy can't be seen in the original.
 

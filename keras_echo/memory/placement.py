@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_echo._messages import expected
-from keras_echo.memory.batch import Batch, Waiting, leaves_of
+from keras_echo.memory.batch import Batch, Waiting, num_bytes
 from keras_echo.memory.device import DeviceBatch, Placed
 from keras_echo.memory.host import HostBatch, HostMemory
 from keras_echo.memory.on_jax import ON_JAX
@@ -58,7 +58,7 @@ class BatchPlacement:
         empty = Pool().empty
 
         def waiting(batch: Batch, is_ours: bool) -> Waiting:
-            if self.place is None or _num_bytes(batch) > self.most_bytes:
+            if self.place is None or num_bytes(batch) > self.most_bytes:
                 return HostBatch(batch, is_ours, empty)
             return DeviceBatch(batch, is_ours, self.place)
 
@@ -80,9 +80,9 @@ class ExamplePlacement:
 
     def allocate(self, like: np.ndarray, capacity: int) -> Memory:
         """Makes the memory for `capacity` rows of an array."""
-        num_bytes = like[:1].nbytes * capacity
+        array_bytes = like[:1].nbytes * capacity
         # Strings and the like have no place on a device.
-        if self.rows is None or like.dtype.kind in "OSU" or num_bytes > self.most_bytes:
+        if self.rows is None or like.dtype.kind in "OSU" or array_bytes > self.most_bytes:
             return HostMemory(like, capacity)
         return self.rows(like, capacity)
 
@@ -152,10 +152,6 @@ def example_placement(placement: str, *, augments: bool) -> ExamplePlacement:
     if placement == "device":
         return ExamplePlacement(backend.rows)
     return ExamplePlacement(backend.rows if backend.is_accelerated() else None, AUTO_BYTES)
-
-
-def _num_bytes(batch: Batch) -> int:
-    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves_of(batch))
 
 
 def _is_distributed_over_processes() -> bool:

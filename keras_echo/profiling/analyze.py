@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from keras_echo.profiling import names
 from keras_echo.profiling.measuring.breakdown import breakdown
 from keras_echo.profiling.measuring.extract import extract
 from keras_echo.profiling.measuring.result import StepBreakdown
-from keras_echo.profiling.report import render, to_dict
 from keras_echo.profiling.traces import kineto, xspace
 from keras_echo.profiling.traces.xspace import TraceError, unreadable
 
@@ -94,49 +91,6 @@ def analyze_each(logdir: str | os.PathLike[str]) -> list[tuple[Path, StepBreakdo
             results.append((path, TraceError(must)))
     results += [(Path(error.filename), unreadable(error.filename, error)) for error in blocked]
     return sorted(results, key=lambda result: result[0])
-
-
-def main_analyze(logdir: str | os.PathLike[str], as_json: bool = False) -> int:
-    """Runs `keras-echo analyze`: the reports on stdout, a line for each bad file on stderr.
-
-    Args:
-        logdir: A TensorBoard log directory, or one trace file.
-        as_json: Whether to print a JSON list in place of the reports.
-
-    Returns:
-        The exit code: 0, or 2 where no trace could be read.
-    """
-    try:
-        found = analyze_each(logdir)
-    except TraceError as error:
-        found = [(Path(logdir), error)]
-    good = [result for _, result in found if isinstance(result, StepBreakdown)]
-    for _, result in found:
-        if isinstance(result, TraceError):
-            # A path may hold a line break, and the promise is one line for each file.
-            sys.stderr.write(" ".join(str(result).split()) + "\n")
-    if as_json:
-        text = json.dumps([to_dict(result) for result in good], indent=2, allow_nan=False) + "\n"
-    else:
-        text = "".join(f"{render(result)}\n\n" for result in good)[:-1]
-    return _write(text) or (0 if good else 2)
-
-
-def _write(text: str) -> int:
-    """Writes to stdout; returns an exit code, which is 0 too where the reader has seen enough."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        # A path may hold what the terminal cannot show.
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
-    except OSError as error:
-        # What is still buffered must not be tried again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            remedy = "Write it elsewhere"
-            sys.stderr.write(expected("stdout", "take the report", error.strerror, remedy) + "\n")
-            return 1
-    return 0
 
 
 def _traces(root: Path) -> tuple[list[Path], list[OSError]]:

@@ -19,6 +19,10 @@ UPSTREAM = "keras_echo.upstream"
 """What a fresh batch costs, as the dataset knows it. Stats: `SECONDS`, `BOUND`,
 `HELD_FRACTION`."""
 
+READING = "keras_echo.reading"
+"""Why a read takes as long as it does. Stats: those of
+`keras_echo.profiling.measuring.reading.Reading.as_stats`."""
+
 BOUND = "bound"
 """Stat of `UPSTREAM`: "exact" or "lower"; see `keras_echo.profiling.measuring.result.Upstream`."""
 

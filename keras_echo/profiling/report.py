@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_echo.profiling.measuring.result import STARVED
 
 if TYPE_CHECKING:
+    from keras_echo.profiling.measuring.reading import Reading
     from keras_echo.profiling.measuring.result import StepBreakdown
 
 _NOISE = 1.05
@@ -29,10 +30,18 @@ def to_dict(breakdown: StepBreakdown) -> dict[str, Any]:
         "verdict": verdict(breakdown),
         "missing": list(breakdown.missing),
     }
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in data.items()
-    }
+    return _known(data)
+
+
+def _known(data: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for what is unknown, and for what is infinite."""
+
+    def known(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _known(value)
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {key: known(value) for key, value in data.items()}
 
 
 def verdict(breakdown: StepBreakdown) -> str:
@@ -79,6 +88,7 @@ def render(breakdown: StepBreakdown) -> str:
             f"  step time     {_seconds(breakdown.step_seconds)}",
             f"  input wait    {_wait(breakdown)}",
             f"  t_upstream    {_upstream(breakdown)}",
+            *([f"  reading       {_reading(breakdown.reading)}"] if breakdown.reading else []),
             f"  t_downstream  {_downstream(breakdown)}",
             f"  R             {_ratio(breakdown)}",
         ]
@@ -106,6 +116,17 @@ def _upstream(breakdown: StepBreakdown) -> str:
     if breakdown.num_readers:
         text += f", readers: {breakdown.num_readers}"
     return words[breakdown.bound] + text if math.isfinite(breakdown.upstream_seconds) else "unknown"
+
+
+def _reading(reading: Reading) -> str:
+    text = f"{_seconds(reading.read_seconds)} for a read: {reading.waiting_fraction:.0%} waiting"
+    if reading.compute_seconds > 0 and math.isfinite(reading.locked_seconds):
+        locked = reading.locked_seconds / reading.compute_seconds
+        text += f", {1 - reading.waiting_fraction:.0%} computing, of which {locked:.0%} holds the "
+        text += "interpreter's lock"
+    if reading.setup.batch_bytes > 0:
+        text += f"; {reading.setup.batch_bytes / 1e6:.3g} MB"
+    return text
 
 
 def _downstream(breakdown: StepBreakdown) -> str:

@@ -2,8 +2,8 @@
 
 A `Prefetcher` is an iterator over the results of its tasks, in their order:
 
-- Up to `num_workers` readers take the next task, do it, and put the result into a window of at
-  most `window_size` results.
+- Up to `num_workers` readers, a number that may change, take the next task, do it, and put the
+  result into a window of at most `window_size` results.
 - Readers are started when the consumer asks for a result and some are missing. A reader that had
   nothing to do for `idle_seconds` ends. So a stream that nobody consumes any longer soon holds no
   thread and no process, even if nobody said that it was over (an exception in the model).
@@ -59,10 +59,16 @@ class StoppedError(RuntimeError):
     """The prefetcher was stopped by another thread while this one waited for a result."""
 
 
+class Doing(Protocol):
+    """A task that is being done."""
+
+    compute_seconds: float  # for which a processor worked on it in another process
+
+
 class Watch(Protocol):
     """Who is told what readers and consumer do. All but `reading` is called under a lock."""
 
-    def reading(self) -> AbstractContextManager[object]:
+    def reading(self) -> AbstractContextManager[Doing]:
         """Makes the context in which a task is done."""
 
     def held(self, share: float) -> None:
@@ -78,9 +84,11 @@ class Watch(Protocol):
 class Unwatched:
     """Tells nobody; see `Watch`."""
 
-    def reading(self) -> AbstractContextManager[object]:
+    compute_seconds = 0.0
+
+    def reading(self) -> AbstractContextManager[Doing]:
         """See `Watch`."""
-        return nullcontext()
+        return nullcontext(self)
 
     def held(self, share: float) -> None:
         """See `Watch`."""
@@ -110,8 +118,9 @@ class Prefetcher(Generic[R]):
         function: Does one task; called on the readers' threads or, with `use_processes`, in
             processes of their own, for which it is pickled.
         tasks: The tasks, and barriers between them; pulled by one reader at a time.
-        num_workers: The most readers.
-        window_size: The most results that wait for the consumer, or are being made.
+        num_workers: How many readers there are to be; a function is asked again after each task.
+        window_size: The most results that wait for the consumer, or are being made; one for each
+            reader at least.
         use_processes: Whether readers work in processes.
         idle_seconds: How long a reader waits for work before it ends.
         stall_seconds: After how long a wait the consumer is warned, again and again.
@@ -123,7 +132,7 @@ class Prefetcher(Generic[R]):
         function: Callable[[T], R],
         tasks: Iterator[T | Barrier],
         *,
-        num_workers: int,
+        num_workers: int | Callable[[], int],
         window_size: int,
         use_processes: bool = False,
         idle_seconds: float = 2.0,
@@ -132,8 +141,9 @@ class Prefetcher(Generic[R]):
     ) -> None:
         self._function = function
         self._tasks = tasks
-        self._num_workers = num_workers
-        self._window_size = max(window_size, num_workers)
+        self._ask_num_workers = num_workers if callable(num_workers) else lambda: num_workers
+        self._num_workers = self._ask_num_workers()
+        self._least_window_size = window_size
         self._use_processes = use_processes
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
@@ -325,24 +335,28 @@ class Prefetcher(Generic[R]):
             self._readers.discard(reader)
             self._leaving.add(reader)
 
-    def _do(self, slot: _Slot, work: Callable[[Any, int], R]) -> None:
+    def _do(self, slot: _Slot, work: Callable[[Any, int], tuple[R, float]]) -> None:
         if slot.is_done:
             return
         try:
-            with self._watch.reading():
-                slot.result = work(slot.task, slot.version)
+            with self._watch.reading() as doing:
+                slot.result, doing.compute_seconds = work(slot.task, slot.version)
         except BaseException as error:
             slot.error = error
         with self._lock:
             slot.is_done = True
             self._num_undone -= 1
+            self._num_workers = self._ask_num_workers()
             self._notify()
 
-    def _worker(self) -> AbstractContextManager[Callable[[Any, int], R]]:
-        """What does a reader's tasks, on its thread or in its process."""
+    def _worker(self) -> AbstractContextManager[Callable[[Any, int], tuple[R, float]]]:
+        """What does a reader's tasks, on its thread or in its process.
+
+        It returns the result, and for how many seconds a processor worked on it in a process.
+        """
         if self._use_processes:
             return in_processes(self._function)
-        return nullcontext(lambda task, _: self._function(task))
+        return nullcontext(lambda task, _: (self._function(task), 0.0))
 
     def _claim(self) -> _Slot | None:
         """Takes the next task and opens its place in the window; None ends the reader."""
@@ -351,7 +365,7 @@ class Prefetcher(Generic[R]):
                 self._changed.wait_for(
                     lambda: self._has_work or not self._is_reader, timeout=self._idle_seconds
                 )
-                if not (self._has_work and self._is_reader):
+                if not (self._has_work and self._is_reader) or self._has_too_many:
                     # At once: the consumer must not count on a reader that leaves.
                     self._leave()
                     return None
@@ -378,7 +392,9 @@ class Prefetcher(Generic[R]):
         # A window that is full while its first task isn't done is nobody's fault but reading's.
         lies_ready = self._window[0].is_done if self._window else not self._is_asked
         is_held = (self._is_full or self._barrier is not None) and lies_ready
-        share = 1.0 - self._num_undone / self._num_workers if is_held or not self._readers else 0.0
+        share = 0.0
+        if is_held or not self._readers:
+            share = max(0.0, 1.0 - self._num_undone / self._num_workers)
         if share != self._share_held:
             self._share_held = share
             self._watch.held(share)
@@ -386,6 +402,14 @@ class Prefetcher(Generic[R]):
     @property
     def _is_reader(self) -> bool:
         return threading.current_thread() in self._readers
+
+    @property
+    def _has_too_many(self) -> bool:
+        return len(self._readers) > self._num_workers
+
+    @property
+    def _window_size(self) -> int:
+        return max(self._least_window_size, self._num_workers)
 
     @property
     def _has_work(self) -> bool:

@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import signal
 import sys
+import time
 import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,8 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 _END = None  # what no call has as its argument
 
-_Answer = tuple[bool, Any, list[str]]
-"""Whether the call raised; what it returned or raised; the notes of that."""
+_Answer = tuple[bool, Any, list[str], float]
+"""Whether the call raised; what it returned or raised; the notes of that; the processor's time."""
 
 
 def pickled(function: object) -> bytes:
@@ -63,8 +64,11 @@ class WorkerProcess:
             self._process.start()
         theirs.close()
 
-    def __call__(self, argument: Any) -> Any:
+    def __call__(self, argument: Any) -> tuple[Any, float]:
         """Calls the function in the process.
+
+        Returns:
+            What it returned, and for how many seconds a processor worked on it.
 
         Raises:
             Exception: What the function raised, with the process's traceback as a note.
@@ -72,7 +76,7 @@ class WorkerProcess:
         """
         try:
             self._pipe.send(argument)
-            is_error, value, notes = self._pipe.recv()
+            is_error, value, notes, compute_seconds = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             raise RuntimeError(
@@ -89,7 +93,7 @@ class WorkerProcess:
             for note in notes[len(getattr(value, "__notes__", [])) :]:
                 value.add_note(note)
             raise value
-        return value
+        return value, compute_seconds
 
     @property
     def has_died(self) -> bool:
@@ -123,18 +127,20 @@ def _without_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def in_processes(function: Callable[[Any], Any]) -> Iterator[Callable[[Any, int], Any]]:
+def in_processes(
+    function: Callable[[Any], Any],
+) -> Iterator[Callable[[Any, int], tuple[Any, float]]]:
     """Calls a function in one process at a time.
 
     Another process takes its place where it has died, or where the version of `function` has
     changed since it was pickled. The last one ends with the context.
 
     Returns:
-        The call, given an argument and the version.
+        The call, given an argument and the version; see `WorkerProcess.__call__`.
     """
     process: WorkerProcess | None = None
 
-    def call(argument: Any, version: int) -> Any:
+    def call(argument: Any, version: int) -> tuple[Any, float]:
         nonlocal process
         if process is None or process.version != version or process.has_died:
             if process is not None:
@@ -161,11 +167,13 @@ def _serve(pipe: Connection, function: bytes) -> None:
             return
         if argument is _END:
             return
+        began = time.process_time()
         try:
-            answer: _Answer = (False, call(argument), [])
+            value = call(argument)
+            answer: _Answer = (False, value, [], time.process_time() - began)
         except BaseException as error:
             error.add_note("In the worker process:\n" + "".join(traceback.format_exception(error)))
-            answer = (True, _sendable(error), error.__notes__)
+            answer = (True, _sendable(error), error.__notes__, 0.0)
         _send(pipe, answer)
 
 
@@ -202,4 +210,4 @@ def _send(pipe: Connection, answer: _Answer) -> None:
         pipe.send(answer)
     except Exception as error:
         problem = RuntimeError(f"The worker process could not send {answer[1]!r}: {error}")
-        pipe.send((True, problem, []))
+        pipe.send((True, problem, [], 0.0))

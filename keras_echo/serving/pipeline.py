@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keras_echo.factor import EchoFactor
     from keras_echo.memory.batch import Waiting
     from keras_echo.metering import Meter
+    from keras_echo.reading.reader_count import ReaderCount
     from keras_echo.reading.source import Parallelism, Source
     from keras_echo.serving.augmentation import Augment
 
@@ -73,7 +74,9 @@ class Settings:
 
     Attributes:
         source: What is read.
-        parallelism: How it is read.
+        parallelism: How it is read, but for the number of readers.
+        reader_count: By how many readers.
+        num_augmenting: How many threads augment.
         factor: The echoing factor.
         echoing: What is repeated, and how.
         augment: Applied to every copy, with random numbers of its own, on any thread.
@@ -83,6 +86,8 @@ class Settings:
 
     source: Source
     parallelism: Parallelism
+    reader_count: ReaderCount
+    num_augmenting: int
     factor: EchoFactor
     echoing: Echoing
     augment: Augment | None
@@ -147,7 +152,7 @@ class Pipeline(Iterator[Served]):
             self._ahead = Prefetcher(
                 _augmenter(settings.augment, state.seed),
                 self._echoed,
-                num_workers=settings.parallelism.workers,
+                num_workers=settings.num_augmenting,
                 window_size=_SERVED_AHEAD,
             )
         elif settings.echoing.makes_batches:
@@ -190,7 +195,7 @@ class _Echoed(Iterator[Served]):
         self._upstream = Prefetcher[Fresh](
             OwnMemory(source.read) if is_lent else source.read,
             source.reads(state.position, state.positions_held, state.seed),
-            num_workers=parallelism.workers,
+            num_workers=settings.reader_count,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
             idle_seconds=(

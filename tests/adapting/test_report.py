@@ -7,6 +7,7 @@ import pytest
 
 from keras_echo._messages import expected
 from keras_echo.adapting import report as reporting
+from keras_echo.adapting.remedies import Remedy
 from keras_echo.adapting.tuner import EchoDecision
 from keras_echo.profiling.measuring.result import StepBreakdown, Upstream, from_counters
 
@@ -30,13 +31,47 @@ UNKNOWN = dataclasses.replace(
 
 def test_a_report_has_the_r_of_the_decision_and_that_of_the_window():
     report = reporting.report([dataclasses.replace(DECISION, ratio=1.9)])
-    head, row, last = report.splitlines()
+    head, row, last, _, title, nothing = report.splitlines()
     assert head.split("  ")[-1] == "from"
     assert row.split() == (
         ["20", "1.90", "2.00", "2.10", "10.00", "ms", "5.00", "ms", "50%", "counters"]
     )
     assert last == "Last: DataEchoCallback raises echo_factor from 1 to 2.1. R = 2.00."
     assert head.index("from") == row.index("counters")
+    assert title == "What would help:"
+    assert nothing.startswith("Nothing to gain")
+
+
+READERS = Remedy(
+    "readers",
+    "12 readers instead of 4",
+    "EchoingPyDataset(..., workers=12)",
+    ratio=1.4,
+    fresh_per_second=35.71,
+    steps_per_second=35.71,
+)
+
+
+def test_remedies_are_listed_with_what_they_bring():
+    doubtful = dataclasses.replace(READERS, provided="the source can be pickled")
+    assert reporting.listed([READERS, doubtful]).splitlines() == [
+        "1. 12 readers instead of 4. Then R = 1.4: 35.7 fresh batches and 35.7 steps a second.",
+        "   EchoingPyDataset(..., workers=12)",
+        "2. 12 readers instead of 4. Then R = 1.4: 35.7 fresh batches and 35.7 steps a second, "
+        "provided that the source can be pickled.",
+        "   EchoingPyDataset(..., workers=12)",
+    ]
+
+
+def test_advice_says_why_and_what():
+    assert reporting.advice(DECISION, READERS) == (
+        "training waited 50% of its time; 12 readers instead of 4 would bring R from 2.0 to about "
+        "1.4: EchoingPyDataset(..., workers=12)"
+    )
+    fed = dataclasses.replace(DECISION, breakdown=dataclasses.replace(FOUND, wait_seconds=0.0))
+    assert reporting.advice(fed, READERS).startswith(
+        "reading takes 2.0 times as long as training; 12 readers"
+    )
 
 
 def test_what_is_unknown_is_no_number():

@@ -1,5 +1,6 @@
 """Windows with a tracer, a clock and a dataset that do as they are told."""
 
+import math
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from keras_echo import EchoFactor
 from keras_echo.adapting.schedule import Calls
 from keras_echo.adapting.window import Window
 from keras_echo.metering import EchoStats, Read
+from keras_echo.probe import Input
 from keras_echo.profiling import names
 from keras_echo.profiling.recording.sessions import ProfilerError
 
@@ -60,7 +62,10 @@ class Probe:
     """
 
     num_readers = 2
-    may_read_ahead = False
+    readers_since = -math.inf
+    is_auto = False
+    batch_bytes = 160.0
+    input = Input(is_sequential=False)
     sees_dataset = sees_waits = True
     most_put_aside = 1000
 
@@ -74,6 +79,9 @@ class Probe:
 
     def num_uses(self):
         return 0
+
+    def trials(self):
+        return []
 
     def num_missed(self):
         return self.missed

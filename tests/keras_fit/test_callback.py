@@ -194,7 +194,7 @@ def test_counters_serve_while_somebody_else_profiles(tmp_path, capsys):
     assert all(decision.reason.endswith("(from counters)") for decision in later)
     printed = capsys.readouterr().out
     assert printed.count("must be free") == 1
-    assert ".." not in printed
+    assert ".." not in printed.replace("(...", "")
 
 
 def test_a_log_directory_that_cannot_be_written_to_ends_no_training(tmp_path):

@@ -404,7 +404,8 @@ ERRORS = {
     "workers": (
         {"workers": 0},
         ValueError,
-        f"workers must be at least 1. Received: 0. {COUNT}",
+        'workers must be a number of readers or "auto". Received: 0. Pass 1 or more, or leave it '
+        "out.",
     ),
     "queue": (
         {"max_queue_size": 0},

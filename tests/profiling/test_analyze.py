@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from keras_echo.analyze_command import main_analyze
 from keras_echo.profiling import names
-from keras_echo.profiling.analyze import analyze, analyze_file, main_analyze
+from keras_echo.profiling.analyze import analyze, analyze_file
 from keras_echo.profiling.report import render, to_dict
 from keras_echo.profiling.traces import kineto, xspace
 from keras_echo.profiling.traces.xspace import TraceError

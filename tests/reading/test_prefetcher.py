@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -194,7 +195,7 @@ class Told:
         self.events = []
 
     def reading(self):
-        return contextlib.nullcontext()
+        return contextlib.nullcontext(SimpleNamespace())
 
     @property
     def share(self):

@@ -91,6 +91,7 @@ def breakdown(spans: Spans, *, echo_factor: float = 1.0, path: str | None = None
         hardware=spans.hardware,
         starved_fraction=starved_step / step if spans.sees_waits else math.nan,
         held_fraction=spans.upstream.held_fraction if spans.upstream else math.nan,
+        reading=spans.reading,
         missing=missing,
         path=path,
     )

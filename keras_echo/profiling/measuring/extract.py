@@ -13,6 +13,7 @@ from keras_echo.profiling.measuring.inputs import (
     TORCH_LOADER,
     find_reads,
     find_waits,
+    noted_reading,
     noted_upstream,
     works_ahead,
 )
@@ -71,6 +72,7 @@ def extract(space: Any) -> Spans:
         reads=reads,
         num_readers=num_readers,
         upstream=noted_upstream(host),
+        reading=noted_reading(host),
         producers=producers,
         busy=busy,
         asynchronous=device_seen or backend == "jax",

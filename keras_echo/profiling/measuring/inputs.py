@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_echo.profiling import names
+from keras_echo.profiling.measuring.reading import Reading
 from keras_echo.profiling.measuring.result import Bound, Upstream
 from keras_echo.profiling.measuring.spans import merge, no_spans, overlap, starts_in
 
@@ -150,6 +151,12 @@ def noted_upstream(host: Plane) -> Upstream | None:
             bound: Bound = "exact" if stats.get(names.BOUND) == "exact" else "lower"
             return Upstream(seconds, bound, held)
     return None
+
+
+def noted_reading(host: Plane) -> Reading | None:
+    """Returns why a read takes as long as it does, where the dataset noted it."""
+    known = map(Reading.from_stats, host.noted(names.READING))
+    return next(filter(None, known), None)
 
 
 def _whole(value: object) -> int:

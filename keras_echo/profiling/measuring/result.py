@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from keras_echo.profiling.measuring.reading import Reading
 
 Bound = Literal["exact", "lower", "upper"]
 
@@ -95,6 +98,8 @@ class StepBreakdown:
     held_fraction: float = math.nan
     """Share of the time in which readers had nothing to do, because nobody took what they had
     read: the mean over the readers."""
+    reading: Reading | None = None
+    """Why a read takes as long as it does, where the dataset said so."""
     missing: tuple[str, ...] = ()
     """What the trace could not say, and how to record it."""
     path: str | None = None
@@ -160,6 +165,7 @@ def from_counters(
     num_readers: int,
     downstream_seconds: float | None = None,
     backend: str = "unknown",
+    reading: Reading | None = None,
 ) -> StepBreakdown:
     """Works out the same from what the dataset counted, where no trace is to be had.
 
@@ -174,6 +180,7 @@ def from_counters(
         num_readers: How many reads can run at the same time.
         downstream_seconds: What an optimizer step took while batches lay ready.
         backend: The Keras backend.
+        reading: Why a read takes as long as it does, if that is known.
 
     Returns:
         The breakdown, its origin "counters".
@@ -204,6 +211,7 @@ def from_counters(
         backend=backend,
         starved_fraction=_quotient(wait, step),
         held_fraction=upstream.held_fraction if upstream else math.nan,
+        reading=reading,
         missing=missing,
     )
 

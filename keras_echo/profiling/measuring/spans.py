@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from keras_echo.profiling.measuring.reading import Reading
     from keras_echo.profiling.measuring.result import Upstream
 
     Array = NDArray[np.float64]
@@ -42,6 +43,8 @@ class Spans:
     """How many reads can run at the same time."""
     upstream: Upstream | None = None
     """What a fresh batch costs, where the dataset noted it."""
+    reading: Reading | None = None
+    """Why a read takes as long as it does, where the dataset noted it."""
     producers: tuple[Array, ...] = ()
     """Input stages that work ahead in a thread of their own (tf.data), an array per thread."""
     busy: Array = field(default_factory=no_spans)
