@@ -17,6 +17,7 @@ from keras_echo.factor import EchoFactor
 from keras_echo.memory.placement import batch_placement, example_placement
 from keras_echo.metering import EchoStats, Meter, Probe
 from keras_echo.reading.as_source import as_source
+from keras_echo.reading.cache import Cache, CachedReads
 from keras_echo.reading.source import Parallelism, Source
 from keras_echo.reading.worker_process import pickled
 from keras_echo.serving.as_grain import as_grain
@@ -91,6 +92,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
         on_error: What a failing read does: `"raise"` ends training with the source's exception,
             `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
             whole pass raises all the same.
+        cache: Keeps fresh batches of a `PyDataset` for later passes, in memory and in files; see
+            `Cache`. The stream is the same with it. Default: every pass reads everything.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -119,6 +122,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         max_queue_size: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         max_uses: float | None = None,
+        cache: Cache | None = None,
     ) -> None:
         if separate:
             raise TypeError(
@@ -171,6 +175,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             )
         )
         self._num_steps = _steps_per_epoch(steps_per_epoch, wrapped)
+        meter = Meter()
         self._settings = Settings(
             source=wrapped,
             parallelism=_parallelism(wrapped, workers, use_multiprocessing, max_queue_size),
@@ -178,7 +183,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             echoing=self._echoing,
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
-            meter=Meter(),
+            meter=meter,
+            cache=None if cache is None else _cached_reads(cache, wrapped, meter),
         )
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
@@ -238,6 +244,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def stats(self) -> EchoStats:
         """Counts and times so far."""
         state, meter = self._feed.state, self._settings.meter
+        cache = self._settings.cache
         number, ordinal = state.position
         length = self._settings.source.length
         return EchoStats(
@@ -251,6 +258,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             echo_factor=self.echo_factor,
             extra_uses=state.num_extra,
             held_seconds=meter.held_seconds,
+            cache_hits=meter.num_hits,
+            cached_bytes=0 if cache is None else cache.num_bytes,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -318,9 +327,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         The dataset can be used again, and goes on after the last batch that was served: what had
         been read ahead is read once more. A source that is read in sequence is then read and
-        dropped up to its place in the pass.
+        dropped up to its place in the pass. Of a cache, the files under a key stay.
         """
         self._feed.stop()
+        if self._settings.cache is not None:
+            self._settings.cache.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -361,6 +372,26 @@ def _steps_per_epoch(given: int | None, source: Source) -> int:
             )
         )
     return steps
+
+
+def _cached_reads(cache: Cache, source: Source, meter: Meter) -> CachedReads:
+    """What keeps the batches of a source.
+
+    Raises:
+        TypeError: If `cache` is no `Cache`.
+        ValueError: If the source's batches can't be kept by their index.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(
+            expected(
+                "cache", "be a keras_echo.Cache", cache, "Pass keras_echo.Cache(memory_bytes=2**30)"
+            )
+        )
+    if source.no_cache is not None:
+        why, remedy = source.no_cache
+        raise ValueError(expected("cache", f"be None for {why}", cache, remedy))
+    assert source.length is not None
+    return CachedReads(cache, source.length, meter)
 
 
 def _parallelism(

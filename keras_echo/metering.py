@@ -42,6 +42,8 @@ class EchoStats:
         held_seconds: Seconds in which readers had nothing to do, since what they had read was not
             taken: the mean over the readers. `DataEchoCallback` has those left out in which nobody
             trains, such as a validation.
+        cache_hits: Reads among `reads` that the cache served.
+        cached_bytes: What the cache holds: bytes of arrays in memory, and of files.
     """
 
     steps: int = 0
@@ -54,6 +56,8 @@ class EchoStats:
     echo_factor: float = 1.0
     extra_uses: int = 0
     held_seconds: float = 0.0
+    cache_hits: int = 0
+    cached_bytes: int = 0
 
 
 class Read(NamedTuple):
@@ -135,6 +139,7 @@ class Meter:
         read_seconds: Seconds that the readers were busy, summed over all of them.
         wait_seconds: Seconds that the consumer waited for a batch.
         num_skipped: Reads that failed and were skipped.
+        num_hits: Reads among `num_reads` that the cache served.
         num_missed: Times that a fresh batch was asked for and none lay ready.
         mark_read: Makes the context in which a read is done, for a profiler to see it.
         mark_wait: The same for a wait.
@@ -148,6 +153,7 @@ class Meter:
         self.wait_seconds = 0.0
         self.num_skipped = 0
         self.num_missed = 0
+        self.num_hits = 0
         self.mark_read: Mark = nullcontext
         self.mark_wait: Mark = nullcontext
         self._recent_reads: deque[Read] = deque(maxlen=_RECENT_READS)
@@ -229,6 +235,11 @@ class Meter:
         """Counts a read that failed and was skipped."""
         with self._lock:
             self.num_skipped += 1
+
+    def hit(self) -> None:
+        """Counts a read that the cache served."""
+        with self._lock:
+            self.num_hits += 1
 
     def _add_read(self, started: float, ended: float, is_first: bool) -> None:
         seconds = ended - started
