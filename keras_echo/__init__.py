@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from keras_echo.metering import EchoStats
     from keras_echo.profiling.analyze import analyze
     from keras_echo.profiling.measuring.result import StepBreakdown
+    from keras_echo.reading.cache import Cache
     from keras_echo.serving.augmentation import call_seeded
     from keras_echo.tf_data import echo
 
 __all__ = [
+    "Cache",
     "DataEchoCallback",
     "EchoDecision",
     "EchoFactor",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Cache": "reading.cache",
     "DataEchoCallback": "callback",
     "EchoDecision": "adapting.tuner",
     "EchoFactor": "factor",

@@ -19,6 +19,7 @@ from keras_echo.memory.placement import batch_placement, example_placement
 from keras_echo.metering import EchoStats, Meter
 from keras_echo.probe import Input, Probe
 from keras_echo.reading.as_source import as_source
+from keras_echo.reading.cache import Cache, CachedReads
 from keras_echo.reading.reader_count import Fixed, ReaderCount, Search
 from keras_echo.reading.source import Parallelism, Source
 from keras_echo.reading.worker_process import pickled
@@ -97,6 +98,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
         on_error: What a failing read does: `"raise"` ends training with the source's exception,
             `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
             whole pass raises all the same.
+        cache: Keeps fresh batches of a `PyDataset` for later passes, in memory and in files; see
+            `Cache`. The stream is the same with it. Default: every pass reads everything.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -125,6 +128,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         max_queue_size: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         max_uses: float | None = None,
+        cache: Cache | None = None,
     ) -> None:
         if separate:
             raise TypeError(
@@ -194,6 +198,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             augment=None if augment is None else augmenter(augment),
             on_error=on_error,
             meter=meter,
+            cache=None if cache is None else _cached_reads(cache, wrapped, meter),
         )
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
@@ -253,6 +258,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
     def stats(self) -> EchoStats:
         """Counts and times so far."""
         state, meter = self._feed.state, self._settings.meter
+        cache = self._settings.cache
         number, ordinal = state.position
         length = self._settings.source.length
         return EchoStats(
@@ -269,6 +275,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
             compute_seconds=meter.compute_seconds,
             batch_bytes=meter.batch_bytes,
             num_readers=self._settings.reader_count(),
+            cache_hits=meter.num_hits,
+            cached_bytes=0 if cache is None else cache.num_bytes,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -336,9 +344,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         The dataset can be used again, and goes on after the last batch that was served: what had
         been read ahead is read once more. A source that is read in sequence is then read and
-        dropped up to its place in the pass.
+        dropped up to its place in the pass. Of a cache, the files under a key stay.
         """
         self._feed.stop()
+        if self._settings.cache is not None:
+            self._settings.cache.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -359,7 +369,7 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
             uses_processes=settings.parallelism.use_multiprocessing,
             queue_size=settings.parallelism.max_queue_size,
             num_batches=settings.source.length,
-            can_be_cached=not settings.source.is_sequential,
+            can_be_cached=settings.source.no_cache is None and settings.cache is None,
         ),
         sees_waits=keras.backend.backend() != "tensorflow",  # there a thread of tf.data asks
         fill=feed.fill,
@@ -393,6 +403,26 @@ def _steps_per_epoch(given: int | None, source: Source) -> int:
             )
         )
     return steps
+
+
+def _cached_reads(cache: Cache, source: Source, meter: Meter) -> CachedReads:
+    """What keeps the batches of a source.
+
+    Raises:
+        TypeError: If `cache` is no `Cache`.
+        ValueError: If the source's batches can't be kept by their index.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(
+            expected(
+                "cache", "be a keras_echo.Cache", cache, "Pass keras_echo.Cache(memory_bytes=2**30)"
+            )
+        )
+    if source.no_cache is not None:
+        why, remedy = source.no_cache
+        raise ValueError(expected("cache", f"be None for {why}", cache, remedy))
+    assert source.length is not None
+    return CachedReads(cache, source.length, meter)
 
 
 def _parallelism(

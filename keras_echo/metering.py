@@ -44,6 +44,8 @@ class EchoStats:
             others were spent waiting, for storage, for a processor or for the interpreter's lock.
         batch_bytes: Bytes of a fresh batch, the mean.
         num_readers: How many threads or processes read.
+        cache_hits: Reads among `reads` that the cache served.
+        cached_bytes: What the cache holds: bytes of arrays in memory, and of files.
     """
 
     steps: int = 0
@@ -59,6 +61,8 @@ class EchoStats:
     compute_seconds: float = 0.0
     batch_bytes: float = 0.0
     num_readers: int = 1
+    cache_hits: int = 0
+    cached_bytes: int = 0
 
 
 class Read(NamedTuple):
@@ -153,6 +157,7 @@ class Meter:
         compute_seconds: Of them, those in which a processor worked on the reads.
         wait_seconds: Seconds that the consumer waited for a batch.
         num_skipped: Reads that failed and were skipped.
+        num_hits: Reads among `num_reads` that the cache served.
         num_missed: Times that a fresh batch was asked for and none lay ready.
         mark_read: Makes the context in which a read is done, for a profiler to see it.
         mark_wait: The same for a wait.
@@ -173,6 +178,7 @@ class Meter:
         self.num_skipped = 0
         self.num_missed = 0
         self._num_fresh = self._num_bytes = 0
+        self.num_hits = 0
         self.mark_read: Mark = nullcontext
         self.mark_wait: Mark = nullcontext
         self._recent_reads: deque[Read] = deque(maxlen=_RECENT_READS)
@@ -267,6 +273,11 @@ class Meter:
         """Counts a read that failed and was skipped."""
         with self._lock:
             self.num_skipped += 1
+
+    def hit(self) -> None:
+        """Counts a read that the cache served."""
+        with self._lock:
+            self.num_hits += 1
 
     def _add_read(
         self, started: float, ended: float, is_first: bool, compute_seconds: float

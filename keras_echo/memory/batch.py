@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -91,9 +92,27 @@ def leaves_of(batch: Batch) -> list[Any]:
     return leaves
 
 
-def num_bytes(batch: Batch) -> int:
-    """Bytes of the arrays of a batch; 0 for those of which nobody says."""
-    return sum(int(getattr(leaf, "nbytes", 0)) for leaf in leaves_of(batch))
+def num_bytes_of(batch: Batch) -> int:
+    """The bytes that a copy of a batch takes.
+
+    Of arrays of objects the objects count, too, but not what these refer to.
+    """
+    return sum(map(_num_bytes_of_leaf, leaves_of(batch)))
+
+
+def _num_bytes_of_leaf(leaf: Any) -> int:
+    if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject:
+        return leaf.nbytes + sum(map(sys.getsizeof, leaf.flat))
+    if isinstance(num_bytes := getattr(leaf, "nbytes", None), int):
+        return num_bytes
+    if type(leaf).__module__.startswith("tensorflow"):
+        import tensorflow as tf
+
+        parts = tf.nest.flatten(leaf, expand_composites=True)
+        return sum(_num_bytes_of_leaf(part.numpy()) for part in parts)
+    if is_sparse_or_ragged(leaf):
+        return sum(map(_num_bytes_of_leaf, keras.tree.flatten(list(vars(leaf).values()))))
+    return 0 if leaf is None else sys.getsizeof(leaf)
 
 
 def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:

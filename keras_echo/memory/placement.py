@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_echo._messages import expected
-from keras_echo.memory.batch import Batch, Waiting, num_bytes
+from keras_echo.memory.batch import Batch, Waiting, num_bytes_of
 from keras_echo.memory.device import DeviceBatch, Placed
 from keras_echo.memory.host import HostBatch, HostMemory
 from keras_echo.memory.on_jax import ON_JAX
@@ -58,7 +58,7 @@ class BatchPlacement:
         empty = Pool().empty
 
         def waiting(batch: Batch, is_ours: bool) -> Waiting:
-            if self.place is None or num_bytes(batch) > self.most_bytes:
+            if self.place is None or num_bytes_of(batch) > self.most_bytes:
                 return HostBatch(batch, is_ours, empty)
             return DeviceBatch(batch, is_ours, self.place)
 

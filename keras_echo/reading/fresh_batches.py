@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from keras_echo.memory.batch import checked, num_bytes
+from keras_echo.memory.batch import checked, num_bytes_of
 from keras_echo.reading.prefetcher import StoppedError
 from keras_echo.reading.stream import EmptyPassError, Fresh, Position
 
@@ -50,7 +50,7 @@ class FreshBatches(Iterator[Fresh]):
                     "A batch of the source",
                     "Return whole batches from the source, in the form that Model.fit() takes",
                 )
-                self._meter.fresh(num_bytes(fresh.batch))
+                self._meter.fresh(num_bytes_of(fresh.batch))
                 self._num_failures = 0
                 self.position = fresh.position
                 return fresh

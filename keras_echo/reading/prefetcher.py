@@ -125,6 +125,8 @@ class Prefetcher(Generic[R]):
         idle_seconds: How long a reader waits for work before it ends.
         stall_seconds: After how long a wait the consumer is warned, again and again.
         watch: Who is told what readers and consumer do.
+        through: Stands between a reader and its task, on the reader's thread: called with the task
+            and with what does it, in a process or not.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Prefetcher(Generic[R]):
         idle_seconds: float = 2.0,
         stall_seconds: float = 60.0,
         watch: Watch | None = None,
+        through: Callable[[T, Callable[[T], R]], R] | None = None,
     ) -> None:
         self._function = function
         self._tasks = tasks
@@ -148,6 +151,7 @@ class Prefetcher(Generic[R]):
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
         self._watch = watch or Unwatched()
+        self._through = through or (lambda task, work: work(task))
         # Ctrl-C can come between any two steps of the thread that consumes. To take a lock by
         # `with` is one step; to wait on a condition takes several, and may leave its lock in
         # any state. So the readers, which are never interrupted, wait on the condition, and a
@@ -340,7 +344,12 @@ class Prefetcher(Generic[R]):
             return
         try:
             with self._watch.reading() as doing:
-                slot.result, doing.compute_seconds = work(slot.task, slot.version)
+
+                def done(task: Any) -> R:
+                    result, doing.compute_seconds = work(task, slot.version)
+                    return result
+
+                slot.result = self._through(slot.task, done)
         except BaseException as error:
             slot.error = error
         with self._lock:

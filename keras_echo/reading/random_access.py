@@ -48,6 +48,18 @@ class PyDatasetSource:
             max(dataset.workers, 1), dataset.use_multiprocessing, dataset.max_queue_size
         )
 
+    @property
+    def no_cache(self) -> tuple[str, str] | None:
+        if self.length is None:
+            return "a PyDataset without a length", "Give it a __len__"
+        if self._has_hooks:
+            return (
+                "a PyDataset with its own on_epoch_end or on_epoch_begin, which may change what "
+                "its indices mean",
+                "Drop the hooks, and leave the order to shuffle=True",
+            )
+        return None
+
     def reads(
         self, start: Position, first: tuple[Position, ...], seed: int
     ) -> Iterator[Read | Barrier]:
@@ -138,6 +150,7 @@ class ArraySource:
     is_sequential = False
     lends = False
     parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
+    no_cache = "arrays, which lie in memory already", "Leave it out"
 
     def __init__(self, arrays: Any, *, batch_size: int, shuffle: bool) -> None:
         self._arrays = _map_arrays(_sliceable, arrays)

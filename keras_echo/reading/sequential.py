@@ -31,6 +31,10 @@ class IterableSource:
     is_sequential = True
     lends = True
     parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
+    no_cache = (
+        "a source that is read in sequence, as its batches have no index",
+        "Pass a keras.utils.PyDataset, or cache inside of the source, as with tf.data's cache()",
+    )
 
     def __init__(
         self,

@@ -44,6 +44,13 @@ class Source(Protocol):
     def is_sequential(self) -> bool:
         """Whether its batches can only be read one after the other."""
 
+    @property
+    def no_cache(self) -> tuple[str, str] | None:
+        """Why its batches can't be kept by the index of a read, and what to do; None if they can.
+
+        The reason continues the sentence "cache must be None for".
+        """
+
     def reads(
         self, start: Position, first: tuple[Position, ...], seed: int
     ) -> Iterator[Read | Barrier]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keras_echo.factor import EchoFactor
     from keras_echo.memory.batch import Waiting
     from keras_echo.metering import Meter
+    from keras_echo.reading.cache import CachedReads
     from keras_echo.reading.reader_count import ReaderCount
     from keras_echo.reading.source import Parallelism, Source
     from keras_echo.serving.augmentation import Augment
@@ -82,6 +83,7 @@ class Settings:
         augment: Applied to every copy, with random numbers of its own, on any thread.
         on_error: Whether a failing read raises or is skipped.
         meter: Measures reads and waits.
+        cache: Keeps fresh batches for later passes.
     """
 
     source: Source
@@ -93,6 +95,7 @@ class Settings:
     augment: Augment | None
     on_error: Literal["raise", "skip"]
     meter: Meter
+    cache: CachedReads | None = None
 
 
 class Served(NamedTuple):
@@ -202,6 +205,7 @@ class _Echoed(Iterator[Served]):
                 _PROCESS_IDLE_SECONDS if parallelism.use_multiprocessing else _THREAD_IDLE_SECONDS
             ),
             watch=settings.meter,
+            through=settings.cache,
         )
         fresh = FreshBatches(
             self._upstream,

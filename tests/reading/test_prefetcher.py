@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import operator
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_echo.metering import Meter
-from keras_echo.reading.prefetcher import Prefetcher, StoppedError
+from keras_echo.reading.prefetcher import THREAD_NAME, Prefetcher, StoppedError
 from keras_echo.reading.stream import Barrier
 
 
@@ -71,6 +72,42 @@ def test_errors_are_raised_in_their_place():
         with pytest.raises(OSError, match=str(failed)):
             next(prefetcher)
     assert take(prefetcher, 2) == [4, 5]
+    prefetcher.stop()
+
+
+@pytest.mark.parametrize("use_processes", [False, True])
+def test_what_stands_between_may_do_without_the_task(use_processes):
+    threads = set()
+
+    def odd_ones_only(task, work):
+        threads.add(threading.current_thread().name)
+        return work(task) if task % 2 else "even"
+
+    prefetcher = Prefetcher(
+        operator.neg,
+        itertools.count(),
+        num_workers=2,
+        window_size=4,
+        use_processes=use_processes,
+        through=odd_ones_only,
+    )
+    assert take(prefetcher, 6) == ["even", -1, "even", -3, "even", -5]
+    assert threads == {THREAD_NAME}
+    prefetcher.stop()
+
+
+def test_errors_of_what_stands_between_are_raised_in_their_place():
+    prefetcher = Prefetcher(
+        lambda task: task,
+        itertools.count(1),
+        num_workers=1,
+        window_size=2,
+        through=lambda task, work: work(6 // (task - 2)),
+    )
+    assert next(prefetcher) == -6
+    with pytest.raises(ZeroDivisionError):
+        next(prefetcher)
+    assert take(prefetcher, 2) == [6, 3]
     prefetcher.stop()
 
 

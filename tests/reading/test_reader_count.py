@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import statistics
 
 import pytest
 from hypothesis import example, given, settings
@@ -85,11 +86,11 @@ def test_they_are_the_fewest_that_saturate_what_they_share(alone, saturating):
         return alone * max(1.0, number / saturating)
 
     count = auto(Reads(seconds))
-    numbers = count._reads.run(count, 1200)
+    # Most of the time: now and then, more of them are tried again.
+    usual = statistics.mode(count._reads.run(count, 1600)[-600:])
     best = max(rate(seconds, number) for number in (1, 2, 4, 8, 16, 32))
-    assert rate(seconds, numbers[-1]) >= 0.95 * best
-    fewest = min(math.ceil(saturating), 32)
-    assert abs(numbers[-1] - fewest) <= 2
+    assert rate(seconds, usual) >= 0.95 * best
+    assert abs(usual - min(math.ceil(saturating), 32)) <= 2
 
 
 @pytest.mark.parametrize("saturating", [1, 3, 5, 12, 32])

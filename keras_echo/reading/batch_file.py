@@ -1,0 +1,207 @@
+"""One batch as a file: a header that says what it is, then the bytes of its arrays as they are.
+
+```text
+bytes  what
+    8  the format, `MAGIC`
+    8  the length of the header
+    8  xxh3_64 of the header
+    8  xxh3_64 of all that follows the header
+       the header: JSON, the label of the file and the structure of the batch
+       the bytes of the arrays, one after the other
+```
+
+A file appears under its name when it is whole. It isn't flushed to the disk: what a power failure
+leaves of it doesn't fit its checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from io import FileIO
+    from pathlib import Path
+
+    from keras_echo.memory.batch import Batch
+
+MAGIC = b"kecho\0\0\1"  # its last byte is the number of the format
+TEMPORARY = ".tmp"  # the suffix of a file that isn't whole yet
+
+_PREFIX = struct.Struct("<8sQQQ")
+_PIECE = 2**18  # bytes; what was read is still in the processor's cache when it is summed
+
+
+class DamagedError(Exception):
+    """A file doesn't hold, bit for bit, what was written under that label."""
+
+
+class NoRawBytesError(TypeError):
+    """A batch has more than NumPy arrays in tuples, lists and dicts, or arrays of objects."""
+
+
+class Packed:
+    """A batch that is ready to be written.
+
+    Args:
+        batch: NumPy arrays and None in tuples, lists and dicts with strings as keys. dtypes are
+            those of NumPy with a fixed width, and those of `ml_dtypes`, such as bfloat16.
+        label: What the file says that it holds, as JSON; whoever reads it must expect the same.
+
+    Attributes:
+        num_bytes: Size of the file.
+
+    Raises:
+        NoRawBytesError: If there is anything else in it.
+    """
+
+    def __init__(self, batch: Batch, label: Any) -> None:
+        arrays: list[np.ndarray] = []
+        structure = _structure(batch, arrays)
+        self._header = json.dumps({"label": label, "batch": structure}).encode()
+        self._data = [_bytes_of(np.ascontiguousarray(array)) for array in arrays]
+        self.num_bytes = _PREFIX.size + len(self._header) + sum(map(len, self._data))
+
+    def write(self, path: Path) -> None:
+        """Writes the file, or replaces the one that is there, in one step.
+
+        Raises:
+            OSError: If that isn't possible; nothing new is left then.
+        """
+        checksum = xxh3_64()
+        for data in self._data:
+            checksum.update(data)
+        prefix = _PREFIX.pack(
+            MAGIC, len(self._header), xxh3_64_intdigest(self._header), checksum.intdigest()
+        )
+        replace(path, [prefix, self._header, *self._data])
+
+
+def replace(path: Path, parts: list[Any]) -> None:
+    """Writes a file of parts one after the other, so that it is there whole or not at all."""
+    unfinished = path.with_name(f"{path.name}-{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        with unfinished.open("xb") as file:
+            for part in parts:
+                file.write(part)
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+def read(path: Path, label: Any, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
+    """Reads a batch.
+
+    Args:
+        path: The file.
+        label: What it must hold; see `Packed`.
+        empty: Makes the arrays, of a shape and a dtype.
+
+    Raises:
+        DamagedError: If it holds anything else.
+        OSError: If it can't be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _PREFIX.size:
+            raise DamagedError("it is too short")
+        magic, header_size, header_sum, data_sum = _PREFIX.unpack(file.read(_PREFIX.size))
+        if magic != MAGIC or header_size > size - _PREFIX.size:
+            raise DamagedError("it doesn't begin like a batch")
+        header = file.read(header_size)
+        if xxh3_64_intdigest(header) != header_sum:
+            raise DamagedError("its header is damaged")
+        # From here on, the header is what was once written.
+        described = json.loads(header)
+        if described["label"] != label:
+            raise DamagedError(f"it holds {described['label']}")
+        if size != _PREFIX.size + header_size + _data_size(described["batch"]):
+            raise DamagedError("it was cut off, or something was added")
+        checksum = xxh3_64()
+
+        def array(node: dict[str, Any]) -> np.ndarray:
+            made = empty(node["shape"], np.dtype(node["dtype"]))
+            _fill(_bytes_of(made), file, checksum)
+            return made
+
+        batch = _built(described["batch"], array)
+        if checksum.intdigest() != data_sum:
+            raise DamagedError("its data are damaged")
+        return batch
+
+
+def _structure(batch: Batch, arrays: list[np.ndarray]) -> Any:
+    """The structure of a batch as JSON; its arrays are appended in their order."""
+    kind = type(batch)
+    if batch is None:
+        return None
+    if kind is tuple or kind is list:
+        return {kind.__name__: [_structure(node, arrays) for node in batch]}
+    if kind is dict and all(type(key) is str for key in batch):
+        return {"dict": [[key, _structure(node, arrays)] for key, node in batch.items()]}
+    if kind is np.ndarray:
+        arrays.append(batch)
+        return {"dtype": _name(batch.dtype), "shape": batch.shape}
+    raise NoRawBytesError(kind)
+
+
+def _built(node: Any, array: Callable[[dict[str, Any]], np.ndarray]) -> Batch:
+    """The batch of a structure, with what is made of each array's node, in their order."""
+    match node:
+        case None:
+            return None
+        case {"tuple": nodes}:
+            return tuple([_built(inner, array) for inner in nodes])
+        case {"list": nodes}:
+            return [_built(inner, array) for inner in nodes]
+        case {"dict": items}:
+            return {key: _built(inner, array) for key, inner in items}
+    return array(node)
+
+
+def _data_size(structure: Any) -> int:
+    sizes: list[int] = []
+
+    def note(node: dict[str, Any]) -> Any:
+        try:
+            dtype = np.dtype(node["dtype"])
+        except TypeError as error:  # of another release of ml_dtypes
+            raise DamagedError(f"its dtype {node['dtype']} is unknown here") from error
+        sizes.append(dtype.itemsize * math.prod(node["shape"]))
+
+    _built(structure, note)
+    return sum(sizes)
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    """By which NumPy finds the dtype again: bfloat16 has a name, and `>f4` more than a name."""
+    if not dtype.hasobject and dtype.itemsize:
+        for name in (dtype.str, dtype.name):
+            with suppress(TypeError):
+                if np.dtype(name) == dtype:
+                    return name
+    raise NoRawBytesError(dtype)
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _fill(data: memoryview, file: FileIO, checksum: xxh3_64) -> None:
+    while data:
+        num_bytes = file.readinto(data[:_PIECE])
+        if not num_bytes:
+            raise DamagedError("it was cut off")
+        checksum.update(data[:num_bytes])
+        data = data[num_bytes:]
