@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_HOW_TO_KNOW = """
+What would help besides echoing depends on why reading is slow, which these traces don't say. To
+find out, train for some fifty steps with
+
+    dataset = keras_echo.EchoingPyDataset(source)
+    callback = keras_echo.DataEchoCallback(dataset, log_dir, adapt=False)
+    model.fit(dataset, callbacks=[callback])
+
+and analyze log_dir, or print(callback.report()).
+"""
+
+
 def main_analyze(logdir: str | os.PathLike[str], as_json: bool = False) -> int:
     """Runs `keras-echo analyze`: the reports on stdout, a line for each bad file on stderr.
 
@@ -54,9 +66,9 @@ def _data(found: StepBreakdown) -> dict[str, Any]:
 def _advice(found: Sequence[StepBreakdown]) -> str:
     """What would help, by the last trace that says why reading is slow."""
     known = [one for one in found if one.reading is not None and one.steps]
-    if not known:
-        return ""
-    return f"\nWhat would help, by the last of them:\n{listed(remedies(known[-1]))}\n"
+    if known:
+        return f"\nWhat would help, by the last of them:\n{listed(remedies(known[-1]))}\n"
+    return _HOW_TO_KNOW if any(one.input_bound for one in found) else ""
 
 
 def _write(text: str) -> int:

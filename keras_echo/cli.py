@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from keras_echo._optional import needing_backend
 
@@ -30,6 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--output", type=Path, default=Path("keras_echo_demo"), metavar="DIR")
     demo.add_argument("--target", type=float, default=0.97, help="validation accuracy to reach")
     demo.add_argument("--max-seconds", type=float, default=50.0, help="of each of the three runs")
+    demo.add_argument(
+        "--workers",
+        type=_workers,
+        help='readers of another run with DataEchoCallback: a number, or "auto"',
+    )
+    demo.add_argument("--cache", action="store_true", help="give that run a cache")
     demo.set_defaults(run=_demo)
 
     analyze = commands.add_parser(
@@ -47,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _workers(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else int(text)
+
+
 def _demo(options: argparse.Namespace) -> int:
     if options.backend:
         os.environ["KERAS_BACKEND"] = options.backend
@@ -59,7 +69,14 @@ def _demo(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
 
-    print(run_demo(options.output, target=options.target, max_seconds=options.max_seconds))
+    told = run_demo(
+        options.output,
+        target=options.target,
+        max_seconds=options.max_seconds,
+        workers=options.workers,
+        has_cache=options.cache,
+    )
+    print(told)
     return 0
 
 

@@ -66,11 +66,12 @@ class EchoingPyDataset(keras.utils.PyDataset):
             With `echo="example"` a number of examples, each held once however often it is used;
             0 means 8 batches' worth, and a buffer of no more than one batch keeps the order.
         augment: Applied to every copy after the echo, on as many threads of the dataset as there
-            are `workers`. A function of a batch; if it has a parameter `rng`, it gets a
-            `numpy.random.Generator` of that copy, and the same seed then gives the same result for
-            any number of workers. Or a Keras preprocessing layer, a `keras.layers.Pipeline` or a
-            model of such layers, seeded per copy on the CPU: it gets the batch if that is a dict or
-            an array, and x alone if it is a tuple. Either may change its argument in place.
+            are `workers` (with `"auto"`, as the source wishes). A function of a batch; if it has a
+            parameter `rng`, it gets a `numpy.random.Generator` of that copy, and the same seed then
+            gives the same result for any number of workers. Or a Keras preprocessing layer, a
+            `keras.layers.Pipeline` or a model of such layers, seeded per copy on the CPU: it gets
+            the batch if that is a dict or an array, and x alone if it is a tuple. Either may change
+            its argument in place.
         steps_per_epoch: Optimizer steps in a Keras epoch; default: the source's length.
         shuffle: Whether a random-access source (a `PyDataset` with a length, or arrays) is read in
             an order that is drawn anew in each pass. Arrays are shuffled by examples.
@@ -192,7 +193,6 @@ class EchoingPyDataset(keras.utils.PyDataset):
             reader_count=ReaderCount(
                 plan(parallelism.workers), meter, num_cores(), lambda: factor.value > 1
             ),
-            num_augmenting=num_cores() if is_auto else parallelism.workers,
             factor=self._factor,
             echoing=self._echoing,
             augment=None if augment is None else augmenter(augment),

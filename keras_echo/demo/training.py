@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -18,10 +18,13 @@ from keras_echo.demo.comparison.table import Goal, Run, table
 from keras_echo.demo.data.digits import NUM_TRAINING, as_batch, load_digits
 from keras_echo.demo.data.shards import RemoteShards, shard_name, write_shards
 from keras_echo.demo.slow_store.store import serve
+from keras_echo.reading.cache import Cache
 from keras_echo.tensorboard.event_file import EventWriter
 
 if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
+
+Workers = int | Literal["auto"] | None
 
 _SEED = 0
 _SLOWDOWN = 5.0  # reading a batch takes about this many times as long as training on it
@@ -31,9 +34,33 @@ _CALIBRATION_STEPS = 200
 _CALIBRATION_READS = 10
 _SHUFFLE_BUFFER = 32
 _SHIFT_PIXELS = 2
+_CACHE_BYTES = 2**30  # far more than all digits
 
 
-def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
+class _Kind(NamedTuple):
+    """How a run is trained.
+
+    Attributes:
+        name: How to call it in the middle of a sentence.
+        factor: The echoing factor; None for the one that `DataEchoCallback` finds, from 1 on.
+        workers: As `EchoingPyDataset`'s.
+        cache: The same.
+    """
+
+    name: str
+    factor: float | None
+    workers: Workers = None
+    cache: Cache | None = None
+
+
+def run_demo(
+    output: Path,
+    *,
+    target: float,
+    max_seconds: float,
+    workers: Workers = None,
+    has_cache: bool = False,
+) -> str:
     """Trains without echoing, with `DataEchoCallback`, and with a factor picked by hand.
 
     Writes a plot and TensorBoard logs.
@@ -42,6 +69,8 @@ def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
         output: Directory for what is written.
         target: Validation accuracy at which a run ends, in 0..1.
         max_seconds: After how long a run ends in any case.
+        workers: How many readers another run with `DataEchoCallback` has; None for one.
+        has_cache: Whether that run has a cache. It isn't run if it has neither.
 
     Returns:
         The table of results, and where to find the rest.
@@ -66,14 +95,14 @@ def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
                 f"{1000 * step_seconds:.1f} ms, reading a batch {1000 * read_seconds:.1f} ms, "
                 f"so R = {ratio:.1f}."
             )
-            runs = [
-                _train(source, validation, output, name, factor, goal, max_seconds)
-                for name, factor in (
-                    ("without echoing", 1.0),
-                    ("adaptive echoing", None),
-                    ("hand-picked factor", max(1.0, ratio)),
-                )
+            kinds = [
+                _Kind("without echoing", 1.0),
+                _Kind("adaptive echoing", None),
+                _Kind("hand-picked factor", max(1.0, ratio)),
             ]
+            if workers or has_cache:
+                kinds.append(_fresh_first(workers, has_cache))
+            runs = [_train(source, validation, output, kind, goal, max_seconds) for kind in kinds]
             source.close()
     picture = output / "validation_accuracy.png"
     plot(runs, goal, picture)
@@ -81,6 +110,12 @@ def run_demo(output: Path, *, target: float, max_seconds: float) -> str:
         f"\n{table(runs, goal, ratio)}\n\n"
         f"Plot: {picture}\nTensorBoard: tensorboard --logdir {output}"
     )
+
+
+def _fresh_first(workers: Workers, has_cache: bool) -> _Kind:
+    names = {"cache": has_cache, f"{workers} workers": workers is not None}
+    name = " and ".join(name for name, is_wanted in names.items() if is_wanted)
+    return _Kind(name, None, workers, Cache(memory_bytes=_CACHE_BYTES) if has_cache else None)
 
 
 def _model() -> keras.Model:
@@ -125,12 +160,12 @@ def _train(
     source: RemoteShards,
     validation: Batch,
     output: Path,
-    name: str,
-    factor: float | None,
+    kind: _Kind,
     goal: Goal,
     max_seconds: float,
 ) -> Run:
-    """One run; without a factor, `DataEchoCallback` finds it, from 1 on."""
+    """One run."""
+    name, factor = kind.name, kind.factor
     logs = output / name.replace(" ", "_")
     with (
         EventWriter(logs) as writer,
@@ -141,6 +176,8 @@ def _train(
             augment=_shifted,
             steps_per_epoch=_STEPS_PER_EPOCH,
             seed=_SEED,
+            workers=kind.workers,
+            cache=kind.cache,
         ) as dataset,
     ):
         recorder = Recorder(

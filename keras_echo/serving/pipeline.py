@@ -75,9 +75,8 @@ class Settings:
 
     Attributes:
         source: What is read.
-        parallelism: How it is read, but for the number of readers.
-        reader_count: By how many readers.
-        num_augmenting: How many threads augment.
+        parallelism: How it wants to be read.
+        reader_count: How many readers there are now.
         factor: The echoing factor.
         echoing: What is repeated, and how.
         augment: Applied to every copy, with random numbers of its own, on any thread.
@@ -89,7 +88,6 @@ class Settings:
     source: Source
     parallelism: Parallelism
     reader_count: ReaderCount
-    num_augmenting: int
     factor: EchoFactor
     echoing: Echoing
     augment: Augment | None
@@ -155,7 +153,7 @@ class Pipeline(Iterator[Served]):
             self._ahead = Prefetcher(
                 _augmenter(settings.augment, state.seed),
                 self._echoed,
-                num_workers=settings.num_augmenting,
+                num_workers=settings.parallelism.workers,
                 window_size=_SERVED_AHEAD,
             )
         elif settings.echoing.makes_batches:

@@ -60,9 +60,10 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluates, tells, and decides whether to go on."""
         value = float(self._evaluate(self.model, logs or {}))
-        seconds, fresh_batches = time.perf_counter() - self._begin, self._fresh_batches
+        seconds, stats = time.perf_counter() - self._begin, self._dataset.stats()
+        fresh_batches, num_reads = stats.fresh_batches, stats.reads - stats.cache_hits
         steps = (epoch + 1) * len(self._dataset)
-        self._curve.append(Point(seconds, steps, fresh_batches, value))
+        self._curve.append(Point(seconds, steps, fresh_batches, value, num_reads))
         for tag, scalar in (
             (self._goal.metric.replace(" ", "_"), value),
             ("fresh_batches", fresh_batches),
@@ -88,10 +89,6 @@ class Recorder(keras.callbacks.Callback):
         decisions = adaptive.decisions if adaptive else []
         step_seconds = decisions[-1].breakdown.downstream_seconds if decisions else None
         return Run(self._name, self._dataset.echo_factor, tuple(self._curve), step_seconds)
-
-    @property
-    def _fresh_batches(self) -> int:
-        return self._dataset.stats().fresh_batches
 
 
 class _StepTimer(keras.callbacks.Callback):

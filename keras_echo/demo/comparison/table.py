@@ -53,14 +53,17 @@ class Point(NamedTuple):
     Attributes:
         seconds: Since the run's training began.
         steps: Optimizer steps so far.
-        fresh_batches: Batches read so far.
+        fresh_batches: Fresh batches that were used so far.
         value: Of the goal's metric.
+        num_reads: Batches read from the source so far, those that wait for their use included; a
+            cache's aren't. None if nobody counted.
     """
 
     seconds: float
     steps: int
     fresh_batches: int
     value: float
+    num_reads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ def table(runs: Sequence[Run], goal: Goal, ratio: float) -> str:
     Returns:
         Lines of plain text: a heading, a row for each run, a sentence for each run but the first.
     """
-    head = ("run", "factor", "seconds", "fresh batches", "steps", "steps/s", "training", "best")
+    head = (
+        *("run", "factor", "seconds", "fresh batches", "reads", "steps"),
+        *("steps/s", "training", "best"),
+    )
     rows = [head, *(_row(run, goal) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -140,9 +146,14 @@ def table(runs: Sequence[Run], goal: Goal, ratio: float) -> str:
 def _row(run: Run, goal: Goal) -> tuple[str, ...]:
     point = goal.reached(run)
     needed = (
-        (f"{point.seconds:.1f}", str(point.fresh_batches), str(point.steps))
+        (
+            f"{point.seconds:.1f}",
+            str(point.fresh_batches),
+            "-" if point.num_reads is None else str(point.num_reads),
+            str(point.steps),
+        )
         if point
-        else ("not reached", "-", "-")
+        else ("not reached", "-", "-", "-")
     )
     share = run.training_share
     training = "-" if share is None else f"{share:.0%}"
