@@ -165,7 +165,7 @@ def _processes(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
     if number:
         yield (
             "processes",
-            f"{number} processes instead of threads, of which one at a time runs Python code",
+            f"{number} processes instead of {setup.num_readers} threads",
             f"EchoingPyDataset(..., workers={number}, use_multiprocessing=True)",
             seconds,
             "the source can be pickled",
@@ -193,7 +193,7 @@ def _augment(reading: Reading) -> Iterator[_Idea]:
     if reading.setup.is_sequential and min(shares) > _MIXED:
         yield (
             "augment",
-            "random augmentation behind the echo, where it doesn't keep the next read waiting",
+            "random augmentation behind the echo",
             "EchoingPyDataset(..., augment=...)",
             reading.read_seconds - reading.compute_seconds,
             "what computes is augmentation",

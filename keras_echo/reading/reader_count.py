@@ -172,7 +172,8 @@ class ReaderCount:
         is_echoing: Says whether each batch is used several times.
 
     Attributes:
-        since: When the number last changed, by the clock of the reads.
+        since: When the readers, after the last change of their number, had done the reads at which
+            they were, by the clock of the reads.
     """
 
     def __init__(
@@ -182,11 +183,14 @@ class ReaderCount:
         self._is_echoing = is_echoing
         self._reads = reads
         self._num_cores = num_cores
+        self._is_changing = False
         self.since = -math.inf
         self._begin(num_before=0)
 
     def __call__(self) -> int:
         """How many are to read now."""
+        if self._is_changing and self._reads.num_reads >= self._num_begun + self._num_skipped:
+            self._is_changing, self.since = False, self._reads.recent_reads()[-1].end
         if not self.plan.is_done and self._reads.num_reads >= self._due:
             self._look()
         return self.plan.number
@@ -199,8 +203,8 @@ class ReaderCount:
 
     @property
     def is_comparing(self) -> bool:
-        """Whether that is being tried."""
-        return isinstance(self.plan, Fixed) and not self.plan.is_done
+        """Whether that is being tried, or has been just now."""
+        return isinstance(self.plan, Fixed) and (self._is_changing or not self.plan.is_done)
 
     def _look(self) -> None:
         num_reads = self._reads.num_reads
@@ -219,8 +223,7 @@ class ReaderCount:
         before = self.plan.number
         if not _are_held(reads) and (self._is_echoing() or _are_awaited(reads, before)):
             self.plan.tried(seconds / (len(reads) - 1), self._most(reads))
-        if self.plan.number != before:
-            self.since = reads[-1].end
+        self._is_changing = self.plan.number != before
         self._begin(before)
 
     def _begin(self, num_before: int) -> None:

@@ -137,7 +137,7 @@ def test_a_fixed_number_is_compared_with_half_of_it_once_when_asked():
     assert count.plan.trials() == []
     count.compare()
     assert count.is_comparing
-    numbers = reads.run(count, 200)
+    numbers = reads.run(count, 250)
     assert {number: numbers.count(number) for number in numbers}.keys() == {2, 4}
     assert numbers[-1] == 4
     assert not count.is_comparing
