@@ -64,10 +64,9 @@ class Packed:
     """
 
     def __init__(self, batch: Batch, label: Any) -> None:
-        arrays: list[np.ndarray] = []
-        structure = _structure(batch, arrays)
-        self._data = [_bytes_of(np.ascontiguousarray(array)) for array in arrays]
-        data_size = sum(map(len, self._data))
+        self._arrays: list[np.ndarray] = []
+        structure = _structure(batch, self._arrays)
+        data_size = sum(array.nbytes for array in self._arrays)
         header = {"label": label, "batch": structure, "data_size": data_size}
         self._header = json.dumps(header).encode()
         self.num_bytes = _PREFIX.size + len(self._header) + data_size
@@ -78,14 +77,15 @@ class Packed:
         Raises:
             OSError: If that isn't possible; nothing new is left then.
         """
-        sums = [xxh3_64_digest(piece) for data in self._data for piece in _pieces(data)]
+        parts = [_bytes_of(np.ascontiguousarray(array)) for array in self._arrays]
+        sums = [xxh3_64_digest(piece) for data in parts for piece in _pieces(data)]
         prefix = _PREFIX.pack(
             MAGIC,
             len(self._header),
             xxh3_64_intdigest(self._header),
             xxh3_64_intdigest(b"".join(sums)),
         )
-        replace(path, [prefix, self._header, *self._data])
+        replace(path, [prefix, self._header, *parts])
 
 
 def replace(path: Path, parts: list[Any]) -> None:

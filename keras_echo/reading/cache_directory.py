@@ -69,6 +69,7 @@ class InFiles:
         self._whole = {holder for holder in held if isinstance(holder, int)}
         self._empty = Pool().empty
         self._may_write = True
+        self._is_closed = False
         self._warned_of: set[str] = set()
 
     @property
@@ -118,12 +119,14 @@ class InFiles:
         """What to go on with after `close()`: with a key this, as it stays."""
         if self._remove is None:
             return self
-        self._remove()
+        self._is_closed = True
+        _remove(self._directory, os.getpid())
+        self._remove.detach()  # only now: if Ctrl-C comes before, it still has to be done
         return InFiles(*self._arguments)
 
     @property
     def _is_open(self) -> bool:
-        return self._remove is None or self._remove.alive
+        return self._remove is None or (self._remove.alive and not self._is_closed)
 
     def _path(self, index: int) -> Path:
         return self._directory / f"{index}.batch"

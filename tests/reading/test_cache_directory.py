@@ -221,6 +221,21 @@ def test_without_a_key_nothing_is_left(tmp_path, ends):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_ctrl_c_kept_from_being_removed_goes_later(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    files = filled(InFiles(tmp_path, PLENTY, LENGTH, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            files.emptied()
+    assert len(list(tmp_path.rglob("*.batch"))) == LENGTH
+    del files
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_reader_that_is_late_leaves_nothing_and_warns_of_nothing(tmp_path):
     files = filled(InFiles(tmp_path, PLENTY, LENGTH + 1, None))
     files.emptied()
