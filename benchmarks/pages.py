@@ -17,6 +17,7 @@ import json
 import re
 from pathlib import Path
 
+import cache_speed
 import ratio_accuracy
 import reader_speed
 import throughput
@@ -39,6 +40,7 @@ TABLES = {
         ratio_accuracy.computing,
         throughput.rates,
         reader_speed.million_events,
+        cache_speed.hits,
     )
 }
 PLACE = re.compile(r"(<!-- table: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

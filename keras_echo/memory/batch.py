@@ -13,6 +13,8 @@ from keras_echo._messages import expected
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LITTLE = 2**14  # bytes, for which `empty` may take longer than the copy
+
 Batch = Any
 """Whatever `fit()` takes: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, a dict, or x alone as an array
 or a tensor. x, y and sample_weight are arrays, or nested structures of arrays and None."""
@@ -131,7 +133,8 @@ def copied(batch: Batch, empty: Callable[..., np.ndarray] = np.empty) -> Batch:
 
 def _copied_leaf(leaf: Any, empty: Callable[..., np.ndarray]) -> Any:
     if isinstance(leaf, np.ndarray):
-        if type(leaf) is not np.ndarray or not leaf.flags.c_contiguous:
+        is_usual = type(leaf) is np.ndarray and leaf.flags.c_contiguous
+        if not is_usual or leaf.nbytes < _LITTLE:
             return leaf.copy(order="K")
         copy = empty(leaf.shape, leaf.dtype)
         np.copyto(copy, leaf)

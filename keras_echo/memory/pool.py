@@ -33,7 +33,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[int, deque[NDArray[np.uint8]]] = {}  # by size, the latest used last
+        self._idle: dict[int, deque[_Block]] = {}  # by size, the latest used last
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """An array of undefined values, contiguous, which nobody else sees, like `numpy.empty`."""
@@ -64,18 +64,26 @@ class Pool:
             excess -= held[size]
 
 
+class _Block(np.ndarray):
+    """Memory, with its interface at hand: to make that takes as long as to copy 20 kB."""
+
+    interface: dict[str, Any]
+
+
 class _Lease:
     """What the arrays that see a block keep alive; with the last of them, the block is idle."""
 
-    def __init__(self, block: NDArray[np.uint8], idle: deque[NDArray[np.uint8]]) -> None:
+    def __init__(self, block: _Block, idle: deque[_Block]) -> None:
         self._block, self._idle = block, idle
-        self.__array_interface__ = block.__array_interface__
+        self.__array_interface__ = block.interface
 
     def __del__(self) -> None:
         self._idle.append(self._block)
 
 
-def _aligned(num_bytes: int) -> NDArray[np.uint8]:
+def _aligned(num_bytes: int) -> _Block:
     block = np.empty(num_bytes + _ALIGNMENT, np.uint8)
     begin = -block.ctypes.data % _ALIGNMENT
-    return block[begin : begin + num_bytes]
+    aligned = block[begin : begin + num_bytes].view(_Block)
+    aligned.interface = aligned.__array_interface__
+    return aligned

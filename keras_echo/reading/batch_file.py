@@ -5,8 +5,8 @@ bytes  what
     8  the format, `MAGIC`
     8  the length of the header
     8  xxh3_64 of the header
-    8  xxh3_64 of all that follows the header
-       the header: JSON, the label of the file and the structure of the batch
+    8  xxh3_64 of the xxh3_64s of the pieces of the arrays, of `_PIECE` bytes each
+       the header: JSON, the label of the file, the structure of the batch, the bytes of its data
        the bytes of the arrays, one after the other
 ```
 
@@ -17,7 +17,6 @@ leaves of it doesn't fit its checksums.
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 import struct
@@ -25,10 +24,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from xxhash import xxh3_64, xxh3_64_intdigest
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from io import FileIO
     from pathlib import Path
 
@@ -38,7 +37,7 @@ MAGIC = b"kecho\0\0\1"  # its last byte is the number of the format
 TEMPORARY = ".tmp"  # the suffix of a file that isn't whole yet
 
 _PREFIX = struct.Struct("<8sQQQ")
-_PIECE = 2**18  # bytes; what was read is still in the processor's cache when it is summed
+_PIECE = 2**19  # bytes; what was read is still in the processor's cache when it is summed
 
 
 class DamagedError(Exception):
@@ -65,11 +64,12 @@ class Packed:
     """
 
     def __init__(self, batch: Batch, label: Any) -> None:
-        arrays: list[np.ndarray] = []
-        structure = _structure(batch, arrays)
-        self._header = json.dumps({"label": label, "batch": structure}).encode()
-        self._data = [_bytes_of(np.ascontiguousarray(array)) for array in arrays]
-        self.num_bytes = _PREFIX.size + len(self._header) + sum(map(len, self._data))
+        self._arrays: list[np.ndarray] = []
+        structure = _structure(batch, self._arrays)
+        data_size = sum(array.nbytes for array in self._arrays)
+        header = {"label": label, "batch": structure, "data_size": data_size}
+        self._header = json.dumps(header).encode()
+        self.num_bytes = _PREFIX.size + len(self._header) + data_size
 
     def write(self, path: Path) -> None:
         """Writes the file, or replaces the one that is there, in one step.
@@ -77,13 +77,15 @@ class Packed:
         Raises:
             OSError: If that isn't possible; nothing new is left then.
         """
-        checksum = xxh3_64()
-        for data in self._data:
-            checksum.update(data)
+        parts = [_bytes_of(np.ascontiguousarray(array)) for array in self._arrays]
+        sums = [xxh3_64_digest(piece) for data in parts for piece in _pieces(data)]
         prefix = _PREFIX.pack(
-            MAGIC, len(self._header), xxh3_64_intdigest(self._header), checksum.intdigest()
+            MAGIC,
+            len(self._header),
+            xxh3_64_intdigest(self._header),
+            xxh3_64_intdigest(b"".join(sums)),
         )
-        replace(path, [prefix, self._header, *self._data])
+        replace(path, [prefix, self._header, *parts])
 
 
 def replace(path: Path, parts: list[Any]) -> None:
@@ -126,17 +128,23 @@ def read(path: Path, label: Any, empty: Callable[..., np.ndarray] = np.empty) ->
         described = json.loads(header)
         if described["label"] != label:
             raise DamagedError(f"it holds {described['label']}")
-        if size != _PREFIX.size + header_size + _data_size(described["batch"]):
+        if size != _PREFIX.size + header_size + described["data_size"]:
             raise DamagedError("it was cut off, or something was added")
-        checksum = xxh3_64()
+        sums = []
 
         def array(node: dict[str, Any]) -> np.ndarray:
-            made = empty(node["shape"], np.dtype(node["dtype"]))
-            _fill(_bytes_of(made), file, checksum)
+            try:
+                dtype = np.dtype(node["dtype"])
+            except TypeError as error:  # of another release of ml_dtypes
+                raise DamagedError(f"its dtype {node['dtype']} is unknown here") from error
+            made = empty(node["shape"], dtype)
+            for piece in _pieces(_bytes_of(made)):
+                _fill(piece, file)
+                sums.append(xxh3_64_digest(piece))
             return made
 
         batch = _built(described["batch"], array)
-        if checksum.intdigest() != data_sum:
+        if xxh3_64_intdigest(b"".join(sums)) != data_sum:
             raise DamagedError("its data are damaged")
         return batch
 
@@ -170,20 +178,6 @@ def _built(node: Any, array: Callable[[dict[str, Any]], np.ndarray]) -> Batch:
     return array(node)
 
 
-def _data_size(structure: Any) -> int:
-    sizes: list[int] = []
-
-    def note(node: dict[str, Any]) -> Any:
-        try:
-            dtype = np.dtype(node["dtype"])
-        except TypeError as error:  # of another release of ml_dtypes
-            raise DamagedError(f"its dtype {node['dtype']} is unknown here") from error
-        sizes.append(dtype.itemsize * math.prod(node["shape"]))
-
-    _built(structure, note)
-    return sum(sizes)
-
-
 def _name(dtype: np.dtype[Any]) -> str:
     """By which NumPy finds the dtype again: bfloat16 has a name, and `>f4` more than a name."""
     if not dtype.hasobject and dtype.itemsize:
@@ -198,10 +192,13 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _fill(data: memoryview, file: FileIO, checksum: xxh3_64) -> None:
-    while data:
-        num_bytes = file.readinto(data[:_PIECE])
+def _pieces(data: memoryview) -> Iterator[memoryview]:
+    return (data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
+
+
+def _fill(piece: memoryview, file: FileIO) -> None:
+    while piece:
+        num_bytes = file.readinto(piece)
         if not num_bytes:
             raise DamagedError("it was cut off")
-        checksum.update(data[:num_bytes])
-        data = data[num_bytes:]
+        piece = piece[num_bytes:]

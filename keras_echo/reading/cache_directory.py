@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
 
 _MANIFEST = "manifest.json"
-_BATCH = re.compile(r"(\d+)\.batch")
+_BATCH = re.compile(r"(0|[1-9][0-9]*)\.batch")
 _ABANDONED_SECONDS = 3600.0  # after which nobody writes to an unfinished file any more
 
 
@@ -69,6 +69,7 @@ class InFiles:
         self._whole = {holder for holder in held if isinstance(holder, int)}
         self._empty = Pool().empty
         self._may_write = True
+        self._is_closed = False
         self._warned_of: set[str] = set()
 
     @property
@@ -83,7 +84,7 @@ class InFiles:
         try:
             return read(self._path(index), self._label(index), self._empty)
         except (OSError, DamagedError) as error:
-            self._forget(index)
+            self._forget(index, error)
             self._warn("be read as it was written", error, "Training reads it from the source")
             return None
 
@@ -118,12 +119,14 @@ class InFiles:
         """What to go on with after `close()`: with a key this, as it stays."""
         if self._remove is None:
             return self
-        self._remove()
+        self._is_closed = True
+        _remove(self._directory, os.getpid())
+        self._remove.detach()  # only now: if Ctrl-C comes before, it still has to be done
         return InFiles(*self._arguments)
 
     @property
     def _is_open(self) -> bool:
-        return self._remove is None or self._remove.alive
+        return self._remove is None or (self._remove.alive and not self._is_closed)
 
     def _path(self, index: int) -> Path:
         return self._directory / f"{index}.batch"
@@ -131,8 +134,11 @@ class InFiles:
     def _label(self, index: int) -> Any:
         return {"index": index, "length": self._length}
 
-    def _forget(self, index: int) -> None:
+    def _forget(self, index: int, error: Exception) -> None:
+        """Asks for a file no more, and makes room for another one if it is damaged or gone."""
         self._whole.discard(index)
+        if not isinstance(error, (DamagedError, FileNotFoundError)):
+            return  # a disk that can't be reached says nothing of what lies there
         try:
             self._path(index).unlink(missing_ok=True)
         except OSError:

@@ -85,7 +85,7 @@ def test_views_are_written_as_what_they_show(path, view):
 
 
 def test_arrays_of_several_pieces(path):
-    batch = of_bytes((3, 2**18 - 1), "uint8", 0), of_bytes((2**19,), "uint8", 1)
+    batch = of_bytes((3, 2**19 - 1), "uint8", 0), of_bytes((2**20,), "uint8", 1)
     Packed(batch, 0).write(path)
     assert_same(read(path, 0), batch)
 

@@ -126,6 +126,19 @@ def test_damaged_files_are_warned_of_once_and_make_room(tmp_path):
     assert is_batch(files.get(5), 5)
 
 
+def test_a_file_that_cannot_be_read_now_is_left_as_it_is(tmp_path):
+    files = filled(keyed(tmp_path))
+    num_bytes, path = files.num_bytes, tmp_path / "k" / "3.batch"
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(RuntimeWarning, match="Received: IsADirectoryError"):
+        assert files.get(3) is None
+    assert files.get(3) is None
+    assert not files.keep(3, batch(3))
+    assert files.num_bytes == num_bytes
+    assert path.is_dir()
+
+
 def test_a_batch_without_raw_bytes_is_not_kept(tmp_path):
     files = keyed(tmp_path)
     assert not files.keep(0, (np.array(["a", None]),))
@@ -216,6 +229,21 @@ def test_without_a_key_nothing_is_left(tmp_path, ends):
         assert again.keep(3, batch(3))
         assert is_batch(again.get(3), 3)
         del again
+    del files
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_ctrl_c_kept_from_being_removed_goes_later(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    files = filled(InFiles(tmp_path, PLENTY, LENGTH, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            files.emptied()
+    assert len(list(tmp_path.rglob("*.batch"))) == LENGTH
     del files
     gc.collect()
     assert list(tmp_path.iterdir()) == []
