@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from keras_echo.profiling.measuring.reading import Reading
     from keras_echo.profiling.measuring.result import StepBreakdown
 
+_ALL = 0.95
+"""Share of a read from which on the rest doesn't matter."""
+
 _NOISE = 1.05
 """Half a tenth above 1 is measurement noise, not a bottleneck."""
 
@@ -60,7 +63,8 @@ def verdict(breakdown: StepBreakdown) -> str:
             return f"Echoing would not save time, but reading ahead would: {waits}."
         return "Not input-bound: echoing would not save time."
     if _helps(breakdown):
-        uses = f"{low:.1f}" if breakdown.bound == "exact" else f"{low:.1f} to {high:.1f}"
+        least, most = f"{low:.1f}", f"{high:.1f}"
+        uses = least if least == most else f"{least} to {most}"
         return (
             f"Input-bound: each fresh batch can be used {uses} times before the extra steps "
             "cost time."
@@ -119,14 +123,23 @@ def _upstream(breakdown: StepBreakdown) -> str:
 
 
 def _reading(reading: Reading) -> str:
-    text = f"{_seconds(reading.read_seconds)} for a read: {reading.waiting_fraction:.0%} waiting"
-    if reading.compute_seconds > 0 and math.isfinite(reading.locked_seconds):
+    waiting = reading.waiting_fraction
+    text = f"{_seconds(reading.read_seconds)} for a read of {_bytes(reading.setup.batch_bytes)}: "
+    text += f"{waiting:.0%} waiting, {1 - waiting:.0%} computing"
+    if waiting < _ALL and math.isfinite(reading.locked_seconds):
         locked = reading.locked_seconds / reading.compute_seconds
-        text += f", {1 - reading.waiting_fraction:.0%} computing, of which {locked:.0%} holds the "
-        text += "interpreter's lock"
-    if reading.setup.batch_bytes > 0:
-        text += f"; {reading.setup.batch_bytes / 1e6:.3g} MB"
+        text += f", of which {locked:.0%} holds the interpreter's lock"
     return text
+
+
+def _bytes(value: float) -> str:
+    if not math.isfinite(value):
+        return "unknown size"
+    for unit in ("bytes", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
 
 
 def _downstream(breakdown: StepBreakdown) -> str:

@@ -183,7 +183,7 @@ class ReaderCount:
         self._is_echoing = is_echoing
         self._reads = reads
         self._num_cores = num_cores
-        self._is_changing = False
+        self._is_changing = self._is_comparing = False
         self.since = -math.inf
         self._begin(num_before=0)
 
@@ -200,11 +200,13 @@ class ReaderCount:
         if isinstance(self.plan, Fixed):
             self._begin(num_before=0)
             self.plan.compare()
+            self._is_comparing = not self.plan.is_done
 
     @property
     def is_comparing(self) -> bool:
-        """Whether that is being tried, or has been just now."""
-        return isinstance(self.plan, Fixed) and (self._is_changing or not self.plan.is_done)
+        """Whether that is being tried, or too few reads have been done since."""
+        self._is_comparing &= not self.plan.is_done or self._reads.num_reads < self._due
+        return self._is_comparing
 
     def _look(self) -> None:
         num_reads = self._reads.num_reads
