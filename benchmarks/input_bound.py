@@ -91,7 +91,7 @@ def applied(
             return SOURCES[name], options | {"workers": number}, 0
         case "processes":
             more = {"workers": number, "use_multiprocessing": True}
-            return SOURCES[name], options | more, 0
+            return SOURCES[name], options | more, 120  # they start meanwhile
         case "queue":
             return SOURCES[name], options | {"max_queue_size": number}, 0
         case "cache":

@@ -17,14 +17,16 @@ import json
 import re
 from pathlib import Path
 
+import auto_readers
 import cache_speed
 import ratio_accuracy
 import reader_speed
+import remedies
 import throughput
 import whole_runs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = [DOCS / "benchmarks.md", DOCS / "callback.md"]
+PAGES = [DOCS / "benchmarks.md", DOCS / "callback.md", DOCS / "input-bound.md"]
 TABLES = {
     table.__name__: table
     for table in (
@@ -35,6 +37,8 @@ TABLES = {
         whole_runs.hindsight,
         whole_runs.not_input_bound,
         whole_runs.slow_steps,
+        auto_readers.auto_readers,
+        remedies.first_remedies,
         ratio_accuracy.right,
         ratio_accuracy.emulated,
         ratio_accuracy.computing,

@@ -10,7 +10,8 @@ How much each would bring is predicted from what reads consist of (`Reading`):
 - *More readers*: what a batch costs is a + b / readers, where a is what readers wait for one
   another. With one reader, nothing is known of a, and the remedy says so; with more, half of them
   were tried. The processors and the interpreter's lock set limits that more readers don't move.
-- *Processes* move the limit of the interpreter's lock.
+- *Processes* move the limit of the interpreter's lock. Threads that hold it all the time also keep
+  training from it, whose steps take longer then; how much shorter they would be isn't known.
 - *A cache* leaves the part of a pass that doesn't fit.
 - *A longer queue*: the reads that were timed, sent through it (`keras_echo.profiling.measuring`).
 
@@ -39,7 +40,7 @@ _NOISE = 1.05  # of R
 _DEARER = 1.5  # what a remedy must bring more than a simpler one to come before it
 _HEADROOM = 0.95  # of a step: readers just as fast as training leave it waiting now and then
 _ENOUGH = 1.03  # times what the most readers would need
-_LOCKED = 0.5  # share of what a batch costs, from which on the interpreter's lock is the limit
+_LOCKED = 0.7  # share of the time, from which on the interpreter's lock is the limit
 _COMPUTES = 0.5  # share of a read, from which on processors are what it needs
 _MIXED = 0.2  # share of a read, from which on it is worth while to do it elsewhere
 
@@ -102,8 +103,11 @@ def _fresh(reading: Reading, up: float, down: float) -> Iterator[Remedy]:
         *_augment(reading),
         *_cache(reading, up),
     ):
-        # What computes behind the echo is done for each use.
-        step = max(down, reading.compute_seconds) if kind == "augment" else down
+        step = down
+        if kind == "augment":  # what computes behind the echo is done for each use
+            step = max(down, reading.compute_seconds)
+        if kind == "processes":  # a step waits for the lock, too
+            step = 0.0
         rate = 1 / max(seconds, step)
         if rate * max(up, down) >= _GAIN:
             yield Remedy(kind, change, how, seconds / down, rate, rate, provided)
@@ -152,7 +156,7 @@ def _readers(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
 def _processes(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
     setup = reading.setup
     locked = _known(reading.locked_seconds)
-    if setup.is_sequential or setup.uses_processes or locked < _LOCKED * up:
+    if setup.is_sequential or setup.uses_processes or locked < _LOCKED * max(up, down):
         return
     # Without those that wait for the lock meanwhile.
     alone = max(reading.compute_seconds, reading.read_seconds - (setup.num_readers - 1) * locked)
@@ -168,7 +172,8 @@ def _processes(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
             f"{number} processes instead of {setup.num_readers} threads",
             f"EchoingPyDataset(..., workers={number}, use_multiprocessing=True)",
             seconds,
-            "the source can be pickled",
+            f"the source can be pickled, and a step takes {1e3 * seconds:.3g} ms at most where it "
+            "needn't wait for the interpreter's lock",
         )
 
 
