@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from keras_echo.reading.reader_count import MOST_WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from keras_echo.profiling.measuring.result import StepBreakdown
 
 Kind = Literal["readers", "processes", "queue", "cache", "augment", "source", "echo"]
-
-MOST_READERS = 32
-"""The most readers that are suggested where they wait."""
 
 _GAIN = 1.1  # of the rate of fresh batches, below which nothing is suggested
 _NOISE = 1.05  # of R
@@ -94,23 +93,40 @@ def remedies(found: StepBreakdown, *, max_factor: float = math.inf) -> list[Reme
     return ranked
 
 
+class _Idea(NamedTuple):
+    """What might be done.
+
+    Attributes:
+        kind: See `Remedy`.
+        change: The same.
+        how: The same.
+        seconds: What a fresh batch costs then.
+        step_seconds: What a step takes then.
+        provided: See `Remedy`.
+    """
+
+    kind: Kind
+    change: str
+    how: str
+    seconds: float
+    step_seconds: float
+    provided: str = ""
+
+
 def _fresh(reading: Reading, up: float, down: float) -> Iterator[Remedy]:
     """The remedies that bring fresh batches, the simplest first."""
-    for kind, change, how, seconds, provided in (
+    for idea in (
         *_readers(reading, up, down),
         *_processes(reading, up, down),
-        *_source(reading),
-        *_augment(reading),
-        *_cache(reading, up),
+        *_source(reading, down),
+        *_augment(reading, down),
+        *_cache(reading, up, down),
     ):
-        step = down
-        if kind == "augment":  # what computes behind the echo is done for each use
-            step = max(down, reading.compute_seconds)
-        if kind == "processes":  # a step waits for the lock, too
-            step = 0.0
-        rate = 1 / max(seconds, step)
+        rate = 1 / max(idea.seconds, idea.step_seconds)
         if rate * max(up, down) >= _GAIN:
-            yield Remedy(kind, change, how, seconds / down, rate, rate, provided)
+            yield Remedy(
+                idea.kind, idea.change, idea.how, idea.seconds / down, rate, rate, idea.provided
+            )
     if reading.queue_seconds >= _GAIN * reading.longer_queue_seconds:
         rate = 1 / reading.longer_queue_seconds
         size = int(reading.longer_queue)
@@ -124,10 +140,6 @@ def _fresh(reading: Reading, up: float, down: float) -> Iterator[Remedy]:
         )
 
 
-_Idea = tuple[Kind, str, str, float, str]
-"""Kind, change, how, what a fresh batch costs then, and what has to hold."""
-
-
 def _readers(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
     setup = reading.setup
     if setup.is_sequential or setup.is_auto:
@@ -139,16 +151,17 @@ def _readers(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
     number, seconds = _fewest(
         lambda number: max(serial + parallel / number, least),
         setup.num_readers,
-        setup.num_cores if computes else MOST_READERS,
+        setup.num_cores if computes else MOST_WAITING,
         down,
     )
     if number:
         kind = "processes" if setup.uses_processes else "readers"
-        yield (
+        yield _Idea(
             "readers",
             f"{number} {kind} instead of {setup.num_readers}",
             f'EchoingPyDataset(..., workers={number}), or workers="auto"',
             seconds,
+            down,
             provided,
         )
 
@@ -167,20 +180,21 @@ def _processes(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
         down,
     )
     if number:
-        yield (
+        yield _Idea(
             "processes",
             f"{number} processes instead of {setup.num_readers} threads",
             f"EchoingPyDataset(..., workers={number}, use_multiprocessing=True)",
             seconds,
+            0.0,  # a step waits for the lock, too
             f"the source can be pickled, and a step takes {1e3 * seconds:.3g} ms at most where it "
             "needn't wait for the interpreter's lock",
         )
 
 
-def _source(reading: Reading) -> Iterator[_Idea]:
+def _source(reading: Reading, down: float) -> Iterator[_Idea]:
     setup = reading.setup
     if setup.is_sequential and reading.compute_seconds > _COMPUTES * reading.read_seconds:
-        yield (
+        yield _Idea(
             "source",
             "reading in parallel inside the source, which computes on one thread",
             "map(..., num_parallel_calls=tf.data.AUTOTUNE), DataLoader(..., num_workers=...), or "
@@ -189,34 +203,37 @@ def _source(reading: Reading) -> Iterator[_Idea]:
                 reading.compute_seconds / setup.num_cores,
                 reading.read_seconds - reading.compute_seconds,
             ),
+            down,
             "it can be read in parallel",
         )
 
 
-def _augment(reading: Reading) -> Iterator[_Idea]:
+def _augment(reading: Reading, down: float) -> Iterator[_Idea]:
     shares = reading.waiting_fraction, 1 - reading.waiting_fraction
     if reading.setup.is_sequential and min(shares) > _MIXED:
-        yield (
+        yield _Idea(
             "augment",
             "random augmentation behind the echo",
             "EchoingPyDataset(..., augment=...)",
             reading.read_seconds - reading.compute_seconds,
+            max(down, reading.compute_seconds),  # once for each use
             "what computes is augmentation",
         )
 
 
-def _cache(reading: Reading, up: float) -> Iterator[_Idea]:
+def _cache(reading: Reading, up: float, down: float) -> Iterator[_Idea]:
     setup = reading.setup
     pass_bytes = setup.num_batches * setup.batch_bytes
     if not (setup.can_be_cached and pass_bytes > 0 and math.isfinite(setup.free_bytes)):
         return
     kept_bytes = min(pass_bytes, setup.free_bytes / 2)
     share = kept_bytes / pass_bytes
-    yield (
+    yield _Idea(
         "cache",
         f"a cache for {share:.0%} of a pass",
         f"EchoingPyDataset(..., cache=keras_echo.Cache(memory_bytes={math.ceil(kept_bytes)}))",
         (1 - share) * up,
+        down,
         "there is a second pass, and the same index gives the same batch in it",
     )
 

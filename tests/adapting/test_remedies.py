@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_echo.adapting.remedies import MOST_READERS, remedies
+from keras_echo.adapting.remedies import remedies
 from keras_echo.profiling.measuring.reading import Reading, Setup
 from keras_echo.profiling.measuring.result import StepBreakdown
+from keras_echo.reading.reader_count import MOST_WAITING
 
 STEP = 0.02  # seconds
 SETUP = Setup(
@@ -201,4 +202,4 @@ def test_each_brings_a_tenth_more_fresh_batches_at_least_and_echoing_comes_last(
     assert "echo" not in [remedy.kind for remedy in ranked[:-1]]
     for remedy in ranked:
         if remedy.kind == "readers":
-            assert setup.num_readers < int(remedy.change.split()[0]) <= max(MOST_READERS, num_cores)
+            assert setup.num_readers < int(remedy.change.split()[0]) <= max(MOST_WAITING, num_cores)
