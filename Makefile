@@ -49,6 +49,8 @@ bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (a
 	$(BIN)/python benchmarks/throughput.py --rounds 3 --json docs/benchmarks/throughput.json
 	$(BIN)/python benchmarks/reader_speed.py --json docs/benchmarks/reader_speed.json
 	$(BIN)/python benchmarks/cache_speed.py --json docs/benchmarks/cache_speed.json
+	$(BIN)/python benchmarks/remedies.py --json docs/benchmarks/remedies.json
+	KERAS_BACKEND=jax $(BIN)/python benchmarks/auto_readers.py --json docs/benchmarks/auto_readers.json
 	$(BIN)/python benchmarks/pages.py
 
 study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study/ (three quarters of an hour on two idle cores; goes on where it was)
