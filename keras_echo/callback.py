@@ -51,6 +51,10 @@ class DataEchoCallback(keras.callbacks.Callback):
     had, the dataset's own counters serve, and the decision says so. Between windows the callback
     costs a comparison per step, and never waits for the device.
 
+    At the end of `fit()`, one line says what would have brought more fresh batches, if anything
+    would; see `remedies`. Where each batch is used several times and several threads or processes
+    read, half of them rest for a few reads, once, to see whether more of them would help.
+
     The logs of each epoch get `echo_factor` and `echo_ratio` (NaN while R is unknown), so that
     `History` and callbacks after this one in the list have them.
 

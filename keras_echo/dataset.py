@@ -274,7 +274,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             held_seconds=meter.held_seconds,
             compute_seconds=meter.compute_seconds,
             batch_bytes=meter.batch_bytes,
-            num_readers=self._settings.reader_count(),
+            num_readers=self._settings.reader_count.number,
             cache_hits=meter.num_hits,
             cached_bytes=0 if cache is None else cache.num_bytes,
         )

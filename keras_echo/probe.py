@@ -102,7 +102,7 @@ class Probe:
     @property
     def num_readers(self) -> int:
         """How many reads can run at the same time."""
-        return self._reader_count()
+        return self._reader_count.number
 
     @property
     def readers_since(self) -> float:

@@ -92,7 +92,7 @@ class Window:
     _ready_steps: tuple[int, float] | None = field(default=None, init=False)
     _problem: str | None = field(default=None, init=False)
     _held_seconds: float = field(default=0.0, init=False)
-    _locked_fraction: float = field(default=math.nan, init=False)
+    _lock: LockSampler = field(default_factory=LockSampler, init=False)
 
     def record(self) -> Generator[None, None, Measurement]:
         """Records it; to be advanced before each of the calls, and once after the last.
@@ -103,12 +103,13 @@ class Window:
             The measurement, as the generator's value.
         """
         try:
+            self._lock.start()
             yield from self._without_waits(self.calls.ready_before)
             self._tell_early()
             factor, opened = self.factor.value, self.clock()
             with self._holding():
                 self.tracer.start(self.logdir)
-            with self._marking(), LockSampler() as lock:
+            with self._marking():
                 waited_seconds, num_uses = self._waited_seconds(), self.probe.num_uses()
                 seconds = yield from self._timed(self.calls.traced, self._next_step())
                 waited_seconds = self._waited_seconds() - waited_seconds
@@ -118,8 +119,8 @@ class Window:
                 with self._holding():
                     self.tracer.stop()
             known = self._upstream(reads, num_uses)
-            self._locked_fraction = lock.fraction
             yield from self._without_waits(self.calls.ready_after)
+            self._lock.stop()
             if not self.probe.sees_waits:
                 waited_seconds = math.nan
             breakdown = self._from_counters(seconds, waited_seconds, known)
@@ -128,8 +129,9 @@ class Window:
                     first = sum(read.end < opened for read in reads) - 2 * self.probe.num_readers
                     recent = reads[max(0, first) :]
                     breakdown = self._from_trace(recent, known, factor, breakdown)
-            return Measurement(breakdown, self._problem, lock.fraction, self._held_seconds)
+            return Measurement(breakdown, self._problem, self._lock.fraction, self._held_seconds)
         finally:
+            self._lock.stop()
             self.tracer.discard()
 
     @contextmanager
@@ -263,7 +265,7 @@ class Window:
     def _reading(self) -> Reading | None:
         step_seconds = self._ready_step_seconds
         return why_slow(
-            self.probe, self._locked_fraction, math.nan if step_seconds is None else step_seconds
+            self.probe, self._lock.fraction, math.nan if step_seconds is None else step_seconds
         )
 
     def _from_trace(

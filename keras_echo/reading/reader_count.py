@@ -129,8 +129,8 @@ class Fixed:
 
     def compare(self) -> None:
         """Asks for a trial with all of them, and for one with half of them."""
-        self._is_asked = self._usual > 1
         self._seconds.clear()
+        self._is_asked = self._usual > 1
 
     def tried(self, seconds: float, most: int) -> None:
         """See `Plan`."""
@@ -187,8 +187,13 @@ class ReaderCount:
         self.since = -math.inf
         self._begin(num_before=0)
 
+    @property
+    def number(self) -> int:
+        """How many there are now."""
+        return self.plan.number
+
     def __call__(self) -> int:
-        """How many are to read now."""
+        """How many are to read from here on. Called by one thread at a time, after each read."""
         if self._is_changing and self._reads.num_reads >= self._num_begun + self._num_skipped:
             self._is_changing, self.since = False, self._reads.recent_reads()[-1].end
         if not self.plan.is_done and self._reads.num_reads >= self._due:

@@ -136,9 +136,11 @@ def held_for(work):
 
     thread = threading.Thread(target=run)
     thread.start()
-    with LockSampler() as lock:
-        while lock._num_samples < 30:
-            time.sleep(0.01)
+    lock = LockSampler()
+    lock.start()
+    while lock._num_samples < 30:
+        time.sleep(0.01)
+    lock.stop()
     is_over.set()
     thread.join()
     return lock.fraction
@@ -155,7 +157,10 @@ def test_python_code_holds_the_lock_and_numpy_does_not():
 def test_the_sampler_leaves_the_users_random_numbers_alone():
     random.seed(0)
     state = random.getstate()
-    with LockSampler() as lock:
-        while not lock._num_samples:
-            time.sleep(0.001)
+    lock = LockSampler()
+    lock.start()
+    assert math.isnan(lock.fraction)  # too few to tell
+    while math.isnan(lock.fraction):
+        time.sleep(0.001)
+    lock.stop()
     assert random.getstate() == state

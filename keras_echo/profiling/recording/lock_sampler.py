@@ -7,49 +7,47 @@ that run Python code don't, and one of them can run at a time.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from typing import Self
 
 try:
     from resource import RUSAGE_THREAD, getrusage
 except ImportError:  # Linux alone counts what one thread does
     getrusage = None  # type: ignore[assignment]
 
-_SECONDS = (0.002, 0.012)  # of a sleep; drawn, so as not to keep time with what is sampled
+_FEWEST_SAMPLES = 5
+_SECONDS = (0.001, 0.005)  # of a sleep; drawn, so as not to keep time with what is sampled
 _LATE_SECONDS = 0.001  # a lock that is held is waited for up to 5 ms (sys.getswitchinterval)
 
 
 class LockSampler:
-    """Samples as long as it is open.
-
-    Examples:
-        >>> with LockSampler() as lock:
-        ...     train()
-        >>> lock.fraction
-    """
+    """Samples from `start` to `stop`."""
 
     def __init__(self) -> None:
-        self._is_open = False
+        self._is_sampling = False
         self._num_samples = self._num_held = 0
         self._random = random.Random()  # of its own: the global one may be the user's, and seeded
 
-    def __enter__(self) -> Self:
-        self._is_open = True
+    def start(self) -> None:
+        """Begins to sample, on a thread of its own."""
+        self._is_sampling = True
         threading.Thread(target=self._sample, name="keras_echo-lock", daemon=True).start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._is_open = False
+    def stop(self) -> None:
+        """Ends that; the thread ends a few milliseconds later."""
+        self._is_sampling = False
 
     @property
     def fraction(self) -> float:
-        """Share of the samples for which the lock was held; NaN if there are none."""
-        return self._num_held / self._num_samples if self._num_samples else float("nan")
+        """Share of the samples for which the lock was held; NaN if there are too few."""
+        if self._num_samples < _FEWEST_SAMPLES:
+            return math.nan
+        return self._num_held / self._num_samples
 
     def _sample(self) -> None:
-        while self._is_open:
+        while self._is_sampling:
             is_held = _woke_up_late(self._random.uniform(*_SECONDS))
             self._num_samples += 1
             self._num_held += is_held
