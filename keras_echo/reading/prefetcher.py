@@ -145,8 +145,8 @@ class Prefetcher(Generic[R]):
         self._function = function
         self._tasks = tasks
         self._ask_num_workers = num_workers if callable(num_workers) else lambda: num_workers
-        self._num_workers = self._ask_num_workers()
         self._least_window_size = window_size
+        self._ask()
         self._use_processes = use_processes
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
@@ -355,8 +355,12 @@ class Prefetcher(Generic[R]):
         with self._lock:
             slot.is_done = True
             self._num_undone -= 1
-            self._num_workers = self._ask_num_workers()
+            self._ask()
             self._notify()
+
+    def _ask(self) -> None:
+        self._num_workers = self._ask_num_workers()
+        self._window_size = max(self._least_window_size, self._num_workers)
 
     def _worker(self) -> AbstractContextManager[Callable[[Any, int], tuple[R, float]]]:
         """What does a reader's tasks, on its thread or in its process.
@@ -415,10 +419,6 @@ class Prefetcher(Generic[R]):
     @property
     def _has_too_many(self) -> bool:
         return len(self._readers) > self._num_workers
-
-    @property
-    def _window_size(self) -> int:
-        return max(self._least_window_size, self._num_workers)
 
     @property
     def _has_work(self) -> bool:
