@@ -96,7 +96,7 @@ def test_remedies_of_a_training_that_waits(tmp_path, capsys):
     assert f"{first.change} would bring R from" in printed
     assert f"1. {first.change}" in callback.report()
     reading = callback.decisions[-1].breakdown.reading
-    assert reading.read_seconds == pytest.approx(0.03, rel=0.3)
+    assert 0.03 <= reading.read_seconds < 0.06
     assert reading.waiting_fraction > 0.5
     assert reading.setup.num_batches == 400
     # The trace says the same as the callback.
