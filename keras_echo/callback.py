@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Logs = dict[str, Any] | None
 
 _CHECK_STEPS = 100  # between two checks of the dataset's counters
+_MOST_COMPARING_STEPS = 1000  # for which no window opens, since fewer readers are being tried
 
 # By thread: the callbacks whose windows may be open. A process has one profiler session.
 _recording: weakref.WeakValueDictionary[int, DataEchoCallback] = weakref.WeakValueDictionary()
@@ -152,6 +153,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._window: Generator[None, None, Measurement] | None = None
         self._locked_fraction = math.nan
         self._has_compared = self._is_comparing = False
+        self._compared_by = 0  # the step; a source may stall
         self._is_settled = False
         self._is_urgent = False  # R has changed, and no window has seen it yet
         self._balance = Balance()
@@ -287,7 +289,7 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def _check(self, step: int) -> None:
         """Opens a window, if one is due or reading has changed."""
-        if self._probe.is_comparing:
+        if self._probe.is_comparing and step < self._compared_by:
             return
         if self._is_comparing:  # no longer
             self._is_comparing = False
@@ -350,6 +352,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         if self._bridges() and breakdown.input_bound and not self._has_compared:
             self._probe.compare_readers()
             self._has_compared, self._is_comparing = True, self._probe.is_comparing
+            self._compared_by = self._first_step + self._last_batch + _MOST_COMPARING_STEPS
 
     def _decide_early(self, breakdown: StepBreakdown) -> None:
         """Raises the factor by what is known before the first trace."""

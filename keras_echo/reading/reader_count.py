@@ -27,6 +27,7 @@ _COMPUTES = 0.5  # from this share of its time on, a read computes more than it 
 _CHANGE = 1.25  # of what a batch takes, after which it is asked anew
 _HARDLY_HELD = 0.05
 _PATIENCE, _MOST_PATIENCE = 8, 64  # trials after which more readers are tried again
+_MOST_FAILED = 3  # trials, after which nothing is compared
 _FEWEST_READS = 8  # of a trial
 _NUM_ROUNDS = 2  # of the readers, in a trial
 _FEWEST_SECONDS = 0.05
@@ -56,6 +57,9 @@ class Plan(Protocol):
 
     def tried(self, seconds: float, most: int) -> None:
         """Notes what a batch took with `number` readers; chooses the next number, up to `most`."""
+
+    def failed(self) -> None:
+        """Notes that a trial told nothing: readers rested, or nobody trained."""
 
     def trials(self) -> Sequence[Trial]:
         """What was found, by the number."""
@@ -93,6 +97,9 @@ class Search:
             following = min(2 * following, most)
         self.number = following
 
+    def failed(self) -> None:
+        """See `Plan`. The number stays."""
+
     def trials(self) -> Sequence[Trial]:
         """See `Plan`."""
         return [Trial(*known) for known in sorted(self._seconds.items())]
@@ -120,6 +127,7 @@ class Fixed:
     def __init__(self, number: int) -> None:
         self.number = self._usual = number
         self._seconds: dict[int, float] = {}
+        self._num_failed = 0
         self._is_asked = False
 
     @property
@@ -130,6 +138,7 @@ class Fixed:
     def compare(self) -> None:
         """Asks for a trial with all of them, and for one with half of them."""
         self._seconds.clear()
+        self._num_failed = 0
         self._is_asked = self._usual > 1
 
     def tried(self, seconds: float, most: int) -> None:
@@ -138,6 +147,12 @@ class Fixed:
         is_usual = self.number == self._usual
         self._is_asked = is_usual
         self.number = self._usual // 2 if is_usual else self._usual
+
+    def failed(self) -> None:
+        """See `Plan`. Nothing is compared where reading doesn't limit training any more."""
+        self._num_failed += 1
+        if self._num_failed == _MOST_FAILED:
+            self.number, self._is_asked = self._usual, False
 
     def trials(self) -> Sequence[Trial]:
         """See `Plan`."""
@@ -230,6 +245,8 @@ class ReaderCount:
         before = self.plan.number
         if not _are_held(reads) and (self._is_echoing() or _are_awaited(reads, before)):
             self.plan.tried(seconds / (len(reads) - 1), self._most(reads))
+        else:
+            self.plan.failed()
         self._is_changing = self.plan.number != before
         self._begin(before)
 

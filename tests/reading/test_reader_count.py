@@ -148,6 +148,17 @@ def test_a_fixed_number_is_compared_with_half_of_it_once_when_asked():
     assert reads.done[-1].end > count.since > reads.done[100].end
 
 
+def test_nothing_is_compared_where_readers_rest_meanwhile():
+    reads = Reads(lambda number: 0.02, consumer_seconds=0.1)
+    count = ReaderCount(Fixed(4), reads, 2, lambda: True)
+    reads.run(count, 30)
+    count.compare()
+    reads.run(count, 200)
+    assert not count.is_comparing
+    assert count.plan.trials() == []
+    assert count.number == 4
+
+
 def test_what_was_read_while_nobody_trained_does_not_count():
     reads = Reads(lambda number: 0.02)
     count = auto(reads)
