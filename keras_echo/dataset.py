@@ -181,12 +181,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
             )
         )
         self._num_steps = _steps_per_epoch(steps_per_epoch, wrapped)
-        is_auto = workers == "auto"
-        parallelism = _parallelism(
-            wrapped, None if workers == "auto" else workers, use_multiprocessing, max_queue_size
-        )
+        number = None if workers == "auto" else workers
+        parallelism = _parallelism(wrapped, number, use_multiprocessing, max_queue_size)
         meter = Meter()
-        plan = Search if is_auto and not wrapped.is_sequential else Fixed
+        plan = Search if workers == "auto" and not wrapped.is_sequential else Fixed
         self._settings = Settings(
             source=wrapped,
             parallelism=parallelism,

@@ -1,9 +1,8 @@
 """What would make training wait less, from what was measured. Pure: no clock, no I/O, no Keras.
 
 A fresh batch is worth more than a repeated one. So the remedies that bring fresh batches come
-first, the one that brings most of them before the others, and echoing is for what is left. One that
-needs memory, or that something holds which wasn't measured, has to bring half as much again as a
-simpler one to come before it.
+first, the simplest before the others, and echoing is for what is left. One that needs more, such as
+memory, has to bring half as much again as a simpler one to come before it.
 
 How much each would bring is predicted from what reads consist of (`Reading`):
 

@@ -28,17 +28,16 @@ def line(decision: EchoDecision) -> str:
 
 
 def advice(decision: EchoDecision, remedy: Remedy) -> str:
-    """Returns in a sentence why training waits, and what would help."""
+    """Returns in a sentence why training waits, and what would help; R is known then."""
     found = decision.breakdown
     waited = found.wait_fraction
     why = f"reading takes {found.ratio:.1f} times as long as training"
     if math.isfinite(waited) and waited > STARVED:
         why = f"training waited {waited:.0%} of its time"
-    before = f"from {found.ratio:.1f} " if math.isfinite(found.ratio) else ""
     if remedy.kind == "queue":
         brings = f"{remedy.fresh_per_second:.3g} fresh batches a second"
     else:
-        brings = f"R {before}to about {remedy.ratio:.1f}"
+        brings = f"R from {found.ratio:.1f} to about {remedy.ratio:.1f}"
     return f"{why}; {remedy.change} would bring {brings}{_provided(remedy)}: {remedy.how}"
 
 
