@@ -53,8 +53,10 @@ class BatchEchoState:
 
     def without_batches(self) -> BatchEchoState:
         """See `EchoState`."""
-        held = tuple(Use(Held(use.item.position, None), use.is_only) for use in self.held)
-        return replace(self, held=held)
+        return replace(
+            self,
+            held=tuple(use._replace(item=use.item._replace(waiting=None)) for use in self.held),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """See `EchoState`."""
@@ -63,7 +65,7 @@ class BatchEchoState:
             "num_uses": self.num_uses,
             "credit": self.credit,
             "num_drawn": self.num_drawn,
-            "held": [[*use.item.position, use.is_only] for use in self.held],
+            "held": [[*use.item.position, use.is_only, use.number] for use in self.held],
         }
 
 
@@ -101,16 +103,16 @@ class BatchEchoing:
             credit=float(credit),
             num_drawn=count(state["num_drawn"]),
             held=tuple(
-                Use(Held(position_of(number, ordinal), None), flag(is_only))
-                for number, ordinal, is_only in state["held"]
+                Use(Held(position_of(of_pass, ordinal), None), flag(is_only), count(number))
+                for of_pass, ordinal, is_only, number in state["held"]
             ),
         )
         check(loaded.num_uses <= loaded.num_drawn + len(loaded.held), "num_uses")
         return loaded
 
 
-class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
-    """The uses of whole batches, each with the state of the stream after it.
+class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
+    """The uses of whole batches, each with the batch's place and the state of the stream after it.
 
     Args:
         fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
@@ -139,14 +141,15 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
         self._read_again: dict[Position, Held | None] = {}
         self._stages: tuple[Echo[Held], ShuffleBuffer[Use[Held]]] | None = None
 
-    def __next__(self) -> tuple[Use[Waiting], State]:
+    def __next__(self) -> tuple[Use[Waiting], Position, State]:
         if self._stages is None:
             self._stages = self._begun()
         echo, uses = self._stages
         use = next(uses)
         self._state = self._state_after(echo, uses)
-        assert use.item.waiting is not None
-        return Use(use.item.waiting, use.is_only), self._state
+        position, waiting = use.item
+        assert waiting is not None
+        return Use(waiting, use.is_only, use.number), position, self._state
 
     def _begun(self) -> tuple[Echo[Held], ShuffleBuffer[Use[Held]]]:
         """The stages; what the shuffle buffer held when the stream was interrupted is read again.
@@ -175,7 +178,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], State]]):
             seed=state.seed,
             num_drawn=before.num_drawn,
             held=tuple(
-                Use(held, use.is_only)
+                use._replace(item=held)
                 for use in before.held
                 if (held := self._read_again[use.item.position]) is not None
             ),

@@ -125,7 +125,7 @@ class _Read(NamedTuple):
     examples: Examples
 
 
-class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
+class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
     """Batches of echoed examples, each with the state of the stream after it.
 
     All batches are of one size: that of the larger one of the first two fresh batches, since the
@@ -166,7 +166,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
         self._num_again = 0  # blocks that were read again, or left out
         self._buffer: ExampleBuffer | None = None
 
-    def __next__(self) -> tuple[Use[HostBatch], State]:
+    def __next__(self) -> tuple[Use[HostBatch], None, State]:
         if self._buffer is None:
             self._buffer, self._storage = self._begun()
         # While a gap lasts, what it gave more uses must not be dropped.
@@ -174,7 +174,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], State]]):
             self._fill(self._buffer)
         batch = self._storage.gather(self._buffer.draw(self._batch_size))
         self._state = self._state_after(self._buffer)
-        return Use(HostBatch(batch, is_ours=True), is_only=True), self._state
+        return Use(HostBatch(batch, is_ours=True), is_only=True, number=0), None, self._state
 
     def _fill(self, buffer: ExampleBuffer) -> None:
         buffer.begin()

@@ -34,10 +34,12 @@ class Use(NamedTuple, Generic[T]):
         item: The upstream output.
         is_only: Whether this is the only use of `item`. If not, whoever changes it in place
             must work on a copy.
+        number: Which use of `item` it is, from 1; 0 if that isn't known.
     """
 
     item: T
     is_only: bool
+    number: int
 
 
 def num_uses_due(numbers: np.ndarray, factor: float) -> np.ndarray:
@@ -163,7 +165,8 @@ class Echo(Iterator[Use[T]]):
         is_last = self._is_used_up(factor)
         # Read once: what is said to be the only use must not be used again.
         is_kept = self._gap.max_uses is not None
-        use = Use(item, is_only=is_last and self.num_uses == 1 and not is_kept)
+        is_only = is_last and self.num_uses == 1 and not is_kept
+        use = Use(item, is_only, self.num_uses)
         if is_kept:
             self._keep(item)
         else:
@@ -180,7 +183,7 @@ class Echo(Iterator[Use[T]]):
             if least.num_uses + 1 <= most and self._gap.is_open():
                 least.num_uses += 1
                 self.num_extra += 1
-                return Use(least.item, is_only=False)
+                return Use(least.item, is_only=False, number=least.num_uses)
         self._in_use.append(next(self._upstream))
         return None
 

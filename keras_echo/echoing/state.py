@@ -15,7 +15,7 @@ from keras_echo.reading.stream import START, Position
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_VERSION = 3
+_VERSION = 4
 
 
 class EchoState(Protocol):
@@ -144,9 +144,19 @@ def factor_of(state: dict[str, Any]) -> float:
 
 
 def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
-    """A state in the form of this version; versions 1 and 2 knew no echoes apart."""
+    """A state in the form of this version."""
     if state["version"] == _VERSION:
         return state
+    if state["version"] != 3:
+        state = _of_version_3(state)
+    echo = state["echo"]
+    if echo and echo["kind"] == "batch":  # it didn't say which uses these are
+        echo = {**echo, "held": [[*use, 0] for use in echo["held"]]}
+    return {**state, "echo": echo}
+
+
+def _of_version_3(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of versions 1 and 2, which knew no echoes apart, in the form of version 3."""
     check(state["version"] in (1, 2), "version")
     echo = {"num_drawn": state["num_drawn"]}
     if state["examples"] is not None:

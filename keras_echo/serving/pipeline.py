@@ -18,7 +18,7 @@ from keras_echo.memory.host import HostBatch
 from keras_echo.reading.fresh_batches import FreshBatches
 from keras_echo.reading.ownership import OwnMemory
 from keras_echo.reading.prefetcher import Prefetcher
-from keras_echo.reading.stream import Fresh
+from keras_echo.reading.stream import Fresh, Position
 from keras_echo.serving.factors_ahead import FactorsAhead
 from keras_echo.serving.reading_gap import ReadingGap
 
@@ -52,7 +52,7 @@ class Echoing(Protocol):
 
     def start(
         self, fresh: FreshBatches, state: State, factor: Callable[[], float], gap: Gap
-    ) -> Iterator[tuple[Use[Any], State]]:
+    ) -> Iterator[tuple[Use[Any], Position | None, State]]:
         """Begins to repeat and to shuffle at a state.
 
         Args:
@@ -62,7 +62,8 @@ class Echoing(Protocol):
             gap: Tells of gaps in the fresh batches.
 
         Returns:
-            The uses of fresh batches or of their examples, each with the state after it.
+            The uses of fresh batches, each with the batch's place, or of their examples, with None;
+            and the state after each.
         """
 
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
@@ -102,6 +103,9 @@ class Served(NamedTuple):
     Attributes:
         waiting: The batch.
         is_only: Whether nobody else sees this very object.
+        number: Which use of its fresh batch this is, from 1; 0 if that isn't known, or if it is
+            made of examples, whose uses it mixes.
+        position: The place of that fresh batch in the stream; None if it is made of examples.
         before: Where the stream stands before this batch.
         after: Where it stands after it.
         factor: The echoing factor with which this use was made.
@@ -110,6 +114,8 @@ class Served(NamedTuple):
 
     waiting: Waiting
     is_only: bool
+    number: int
+    position: Position | None
     before: State
     after: State
     factor: float
@@ -217,11 +223,13 @@ class _Echoed(Iterator[Served]):
     def __next__(self) -> Served:
         before = self._state
         self._factors.settle(before.num_steps)
-        use, self._state = next(self._uses)
+        use, position, self._state = next(self._uses)
         self.gap.num_made += 1
         return Served(
             use.item,
             use.is_only,
+            use.number,
+            position,
             before,
             self._state,
             self._factors.acting(),

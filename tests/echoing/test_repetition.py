@@ -104,9 +104,17 @@ def test_is_only_says_whether_there_is_another_use(factor, num_steps):
             assert use.is_only == (counts[use.item] == 1)
 
 
+@given(chosen=st.lists(factors, min_size=1, max_size=100))
+def test_the_uses_of_an_output_are_numbered_from_one(chosen):
+    changing, num_uses = iter(chosen), Counter()
+    for use in itertools.islice(Echo(numbers(), lambda: next(changing)), len(chosen)):
+        num_uses[use.item] += 1
+        assert use.number == num_uses[use.item]
+
+
 @given(factor=factors, before=st.integers(0, 50), after=st.integers(1, 50))
 def test_echo_goes_on_from_its_state(factor, before, after):
-    whole = items(Echo(numbers(), lambda: factor), before + after)
+    whole = list(itertools.islice(Echo(numbers(), lambda: factor), before + after))
     first = Echo(numbers(), lambda: factor)
     items(first, before)
     start = first.num_fresh - (first.num_uses > 0)
@@ -117,8 +125,10 @@ def test_echo_goes_on_from_its_state(factor, before, after):
         num_uses=first.num_uses,
         num_fresh=first.num_fresh,
     )
-    assert items(second, after) == whole[before:]
-    assert second.num_fresh == len(set(whole))
+    # Whether it is the only use is known within one stream alone.
+    rest = [(use.item, use.number) for use in itertools.islice(second, after)]
+    assert rest == [(use.item, use.number) for use in whole[before:]]
+    assert second.num_fresh == len({use.item for use in whole})
 
 
 @given(size=st.integers(0, 20), seed=seeds, num_steps=st.integers(1, 100))
@@ -198,9 +208,11 @@ def test_in_a_gap_kept_outputs_are_used_again_and_nobody_is_owed_less(factor, ma
 def test_in_a_gap_the_least_used_comes_first():
     gap = ScriptedGap(4, [False] * 5 + [True] * 20)
     echo = Echo(itertools.count(), lambda: 2.0, gap)
-    served = [next(echo).item for _ in range(20)]
+    uses = [next(echo) for _ in range(20)]
+    served = [use.item for use in uses]
     assert served[:12] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert served[12:] == [2, 3, 4, 5] * 2  # up to four uses of each
+    assert [use.number for use in uses] == [1, 2] * 6 + [3] * 4 + [4] * 4
     assert next(echo).item == 6
 
 
@@ -228,4 +240,4 @@ def test_without_max_uses_and_min_uses_nobody_asks():
         is_full = is_open
 
     echo = Echo(itertools.count(), lambda: 1.0, Unasked())
-    assert [next(echo) for _ in range(3)] == [Use(0, True), Use(1, True), Use(2, True)]
+    assert [next(echo) for _ in range(3)] == [Use(number, True, 1) for number in range(3)]

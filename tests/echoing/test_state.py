@@ -79,7 +79,7 @@ def test_a_changed_state_is_refused_or_serves(data):
         {"echo_factor": math.nan},
         {"position": [-1, 0]},
         {"seed": 1.0},
-        {"version": 4},
+        {"version": 5},
         {"echo": {**SAVED["fractional"]["echo"], "credit": math.nan}},
         {"echo": {**SAVED["fractional"]["echo"], "credit": 1.0}},
         {"echo": {**SAVED["fractional"]["echo"], "num_uses": -1}},
@@ -169,6 +169,19 @@ OF_VERSION_2 = {
         "echo_factor": 1.5,
     },
 }
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_state_of_version_3_is_loaded(kind):
+    # It differs from this version in that it doesn't say which uses the shuffle buffer holds.
+    state = {**copy.deepcopy(SAVED[kind]), "version": 3}
+    for use in state["echo"].get("held", []):
+        assert use.pop() > 0
+    with built(kind) as resumed, built(kind) as whole:
+        resumed.load_state_dict(state)
+        uses = {tuple(use[-1:]) for use in resumed.state_dict()["echo"].get("held", [])}
+        assert uses == ({(0,)} if kind == "shuffled" else set())
+        assert served(resumed, 9) == served(whole, 18)[9:]
 
 
 @pytest.mark.parametrize("version", [1, 2])
