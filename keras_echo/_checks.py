@@ -7,7 +7,7 @@ from numbers import Integral
 from keras_echo._messages import expected
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raises ValueError if `value` is none of the choices, of which the first is the default."""
     if value not in choices:
         shown = " or ".join(map(repr, choices))

@@ -373,6 +373,7 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
         fill=feed.fill,
         stats=dataset.stats,
         num_served=lambda: feed.num_served,
+        unseen=feed,
     )
 
 

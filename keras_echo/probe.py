@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from keras_echo.machine import num_cores
 from keras_echo.metering import EchoStats, Meter
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from keras_echo.factor import EchoFactor
+    from keras_echo.memory.batch import Batch
     from keras_echo.metering import Mark, Read
     from keras_echo.reading.reader_count import Trial
+    from keras_echo.reading.stream import Position
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,39 @@ class Input:
     can_be_cached: bool = False
 
 
+class Unseen(Protocol):
+    """The fresh batches that no step has seen yet, and what the steps used."""
+
+    num_ahead: int  # fresh batches that are to lie ready beside the next one
+
+    def upcoming(self) -> dict[Position, Callable[[], Batch]]:
+        """Those that lie ready, in order: by its position, what makes a copy of a batch."""
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        """Waits until so many lie ready, at most so long; returns whether they do."""
+
+    def number_of_use(self, step: int) -> int:
+        """Which use of its batch a step of the stream got, from 1; 0: nobody knows."""
+
+
+class Nothing:
+    """Nothing lies ready, and nobody knows what was used; see `Unseen`."""
+
+    num_ahead = 0
+
+    def upcoming(self) -> dict[Position, Callable[[], Batch]]:
+        """See `Unseen`."""
+        return {}
+
+    def fill(self, num_batches: int, timeout_seconds: float) -> bool:
+        """See `Unseen`."""
+        return False
+
+    def number_of_use(self, step: int) -> int:
+        """See `Unseen`."""
+        return 0
+
+
 class Probe:
     """Lets a profiler mark what a dataset does, and asks it for what no profiler sees.
 
@@ -51,6 +86,7 @@ class Probe:
             whether they do.
         stats: Returns the dataset's counts so far.
         num_served: Returns how often it was asked for a batch, peeks included.
+        unseen: Its fresh batches that no step has seen, and what the steps used.
 
     Attributes:
         sees_dataset: Whether there is a dataset to ask; see `without_dataset`.
@@ -69,6 +105,7 @@ class Probe:
         fill: Callable[[int, float], bool],
         stats: Callable[[], EchoStats],
         num_served: Callable[[], int],
+        unseen: Unseen,
     ) -> None:
         self.factor = factor
         self._meter = meter
@@ -78,6 +115,7 @@ class Probe:
         self.fill = fill
         self.stats = stats
         self.num_served = num_served
+        self.unseen = unseen
 
     @classmethod
     def without_dataset(cls, factor: EchoFactor) -> Probe:
@@ -95,6 +133,7 @@ class Probe:
             fill=lambda num_batches, timeout_seconds: False,
             stats=lambda: EchoStats(echo_factor=factor.value),
             num_served=lambda: 0,
+            unseen=Nothing(),
         )
         probe.sees_dataset = False
         return probe

@@ -21,9 +21,10 @@ from keras_echo.tensorboard.event_file import EventWriter
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from keras_echo.adapting.tuner import EchoDecision
+    from keras_echo.adapting.worth import Estimate
 
 _TRACES_KEPT = 5
 
@@ -32,6 +33,7 @@ _CHARTS = {
     "Milliseconds per fresh batch and per step": ("upstream_ms", "downstream_ms"),
     "A read: milliseconds waiting, computing": ("read_wait_ms", "read_compute_ms"),
     "Readers": ("num_readers",),
+    "What each use of a batch lowers the loss on unseen data": ("worth_[0-9]+",),
     "Share of time waiting, share of fresh batches": ("wait_fraction", "fresh_fraction"),
 }
 
@@ -74,6 +76,10 @@ class LogDir:
         """Writes where an epoch ended; see `Curves.progress`."""
         last, self._last = self._last, stats
         self._write(lambda log: log.progress(step, factor, stats, last))
+
+    def worth(self, step: int, estimates: Mapping[int, Estimate]) -> None:
+        """Writes what the uses of a batch are worth; see `keras_echo.adapting.worth`."""
+        self._write(lambda log: log.worth(step, estimates))
 
     def close(self) -> None:
         """Closes the file of curves; writing opens another one."""
@@ -156,6 +162,11 @@ class Curves:
             fresh = stats.fresh_batches - last.fresh_batches
             share = fresh / steps if steps > 0 else math.nan
             self._scalars(step, fresh_fraction=share, passes=stats.passes)
+        self._writer.flush()
+
+    def worth(self, step: int, estimates: Mapping[int, Estimate]) -> None:
+        """Writes what the uses of a batch are worth, a curve for each use."""
+        self._scalars(step, **{f"worth_{use}": known.mean for use, known in estimates.items()})
         self._writer.flush()
 
     def close(self) -> None:

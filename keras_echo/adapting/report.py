@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected, sentence
 from keras_echo._optional import optional
+from keras_echo.adapting.worth import relative
 from keras_echo.profiling.measuring.result import STARVED
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from keras_echo.adapting.remedies import Remedy
     from keras_echo.adapting.tuner import EchoDecision
+    from keras_echo.adapting.worth import Estimate
 
 
 def line(decision: EchoDecision) -> str:
@@ -57,7 +59,36 @@ def _provided(remedy: Remedy) -> str:
     return f", provided that {remedy.provided}" if remedy.provided else ""
 
 
-def report(decisions: Sequence[EchoDecision], remedies: Sequence[Remedy] = ()) -> str:
+def reason(use: int, estimate: Estimate) -> str:
+    """Returns why the factor follows what a use is worth."""
+    does = "raises" if estimate.mean < 0 else "lowers"
+    return (
+        f"Use {use} of a batch {does} the loss on unseen data, by {abs(estimate.mean):.2g} "
+        f"± {estimate.standard_error:.2g} in {estimate.num} steps"
+    )
+
+
+def worth_line(estimates: Mapping[int, Estimate], problem: str | None = None) -> str:
+    """Returns what the uses of a batch are worth, compared with the first; "" if nobody asked."""
+    shares = relative(estimates)
+    if shares:
+        told = ", ".join(
+            f"{use}: {share.mean:.0%} ± {share.standard_error:.0%}" for use, share in shares.items()
+        )
+        return f"What a use of a batch is worth, over the first one: {told}"
+    if problem is not None:
+        return f"What a use is worth isn't known: {problem}."
+    if estimates:
+        return "What a use is worth isn't known yet: even the first one's effect is lost in noise."
+    return ""
+
+
+def report(
+    decisions: Sequence[EchoDecision],
+    remedies: Sequence[Remedy] = (),
+    estimates: Mapping[int, Estimate] | None = None,
+    problem: str | None = None,
+) -> str:
     """Returns what was measured and decided, a line per decision, and what would help.
 
     "-" is what is unknown.
@@ -86,7 +117,8 @@ def report(decisions: Sequence[EchoDecision], remedies: Sequence[Remedy] = ()) -
         for row in [(*titles, "from"), *rows]
     ]
     last = [f"Last: {line(decisions[-1])}", "", "What would help:", listed(remedies)]
-    return "\n".join([*lines, *last])
+    known = worth_line(estimates or {}, problem)
+    return "\n".join([*lines, *last, *(["", known] if known else [])])
 
 
 def _shown(value: float, form: str, unit: str = "") -> str:

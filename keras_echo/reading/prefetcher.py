@@ -203,8 +203,13 @@ class Prefetcher(Generic[R]):
         result: R = slot.result
         return result
 
-    def await_next(self, timeout_seconds: float) -> bool:
+    def await_next(self, timeout_seconds: float, *, beside: int = 0) -> bool:
         """Asks for the next result, and waits until it lies ready.
+
+        Args:
+            timeout_seconds: How long to wait.
+            beside: How many others are to lie ready with it, as long as no barrier stands before
+                them.
 
         Returns:
             Whether it does; False if the time was up.
@@ -217,7 +222,8 @@ class Prefetcher(Generic[R]):
             with self._lock:
                 if self._era != era:
                     raise StoppedError("The dataset was closed while a batch was waited for.")
-                if self._window and self._window[0].is_done:
+                enough = beside + 1 if self._barrier is None else 1
+                if self._window and self._window[0].is_done and self._num_done >= enough:
                     return True
                 self._miss()
                 self._start_readers()
@@ -227,6 +233,11 @@ class Prefetcher(Generic[R]):
                     return False
                 bell = self._hung_up_bell()
             self._heard(bell, seconds)
+
+    def ready(self) -> list[R]:
+        """The results that lie ready, in their order; they stay there."""
+        with self._lock:
+            return [slot.result for slot in self._window if slot.is_done and slot.error is None]
 
     def is_crowded(self) -> bool:
         """Whether so many results lie ready that, with those being made, the window is full.

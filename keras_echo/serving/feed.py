@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,15 @@ from keras_echo.serving.keras_calls import current_call
 from keras_echo.serving.pipeline import Pipeline, Served, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from keras_echo.echoing.state import State
     from keras_echo.memory.batch import Batch
+    from keras_echo.reading.stream import Position
     from keras_echo.serving.fit_input import FitInput
     from keras_echo.serving.iterator_peeks import Peeks
 
+_NUMBERS_KEPT = 1024  # of the last uses; TensorFlow fetches a few ahead
 _MOST_PEEKED = 2  # batches that Keras reads before an epoch; see keras_echo.serving.keras_calls
 
 
@@ -34,6 +37,7 @@ class Feed:
 
     Attributes:
         num_served: Batches that were handed out so far, those included that are served again.
+        num_ahead: Fresh batches that are to lie ready beside the next one.
     """
 
     _pipeline: Pipeline
@@ -43,6 +47,8 @@ class Feed:
         self._lock = threading.Lock()
         self._standing = threading.Lock()  # of what says where the stream stands
         self.num_served = 0
+        self._num_ahead = 0
+        self._numbers: deque[tuple[int, int]] = deque(maxlen=_NUMBERS_KEPT)
         self._finalizer: weakref.finalize[..., Feed] | None = None
         self._peeks = IndexPeeks[Served](lambda: next(self._pipeline), state)
         self._iterators = IteratorPeeks(self._peeks.put_back)
@@ -62,7 +68,7 @@ class Feed:
                     return as_taken.peeked(batch, index)
                 served = self._peeks.next()
                 batch = as_taken(served.hand_out(may_return=self._peeks.is_peek))
-                self._move_on()
+                self._move_on(served)
             except BaseException as error:
                 self._break(error)
                 raise
@@ -102,7 +108,7 @@ class Feed:
                     self.num_served += 1
                     served = self._peeks.next()
                     batch = served.from_host(may_return=may_return)
-                    self._move_on()
+                    self._move_on(served)
                     self._iterators.took(iteration, served)
                 except BaseException as error:
                     self._break(error)
@@ -123,6 +129,23 @@ class Feed:
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """Waits until fresh batches lie ready; see `Pipeline.fill`."""
         return self._pipeline.fill(num_batches, timeout_seconds)
+
+    @property
+    def num_ahead(self) -> int:
+        """See the class."""
+        return self._num_ahead
+
+    @num_ahead.setter
+    def num_ahead(self, num: int) -> None:
+        self._num_ahead = self._pipeline.gap.num_ahead = num
+
+    def upcoming(self) -> dict[Position, Callable[[], Batch]]:
+        """The fresh batches that lie ready; see `Pipeline.upcoming`."""
+        return self._pipeline.upcoming()
+
+    def number_of_use(self, step: int) -> int:
+        """Which use of its batch was served at a step of the stream, from 1; 0: nobody knows."""
+        return dict(self._numbers).get(step, 0)
 
     @property
     def state(self) -> State:
@@ -197,7 +220,9 @@ class Feed:
                 stacklevel=2,
             )
 
-    def _move_on(self) -> None:
+    def _move_on(self, served: Served) -> None:
+        if not self._peeks.is_peek:
+            self._numbers.append((served.before.num_steps, served.number))
         with self._standing:
             self._peeks.moved_on()
             self._pipeline.factors.forget(self._peeks.standing.num_steps)
@@ -226,6 +251,7 @@ class Feed:
         with self._standing:
             self._peeks.go_on_from(state.without_batches())
             self._pipeline = Pipeline(self._settings, self._peeks.standing)
+            self._pipeline.gap.num_ahead = self._num_ahead
         # Without a reference to self, and without waiting: this runs on any thread.
         self._finalizer = weakref.finalize(self, self._pipeline.stop, wait=False)
         self._is_broken = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -169,6 +170,8 @@ class Pipeline(Iterator[Served]):
 
         self.gap = self._echoed.gap
         self._num_got = 0
+        self._augment = settings.augment
+        self._seed = state.seed
 
     def __next__(self) -> Served:
         self.gap.num_wanted = self._num_got + 1
@@ -180,6 +183,22 @@ class Pipeline(Iterator[Served]):
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """Waits until fresh batches lie ready: `num_batches`, or as many as are read ahead."""
         return self._echoed.fill(num_batches, timeout_seconds)
+
+    def upcoming(self) -> dict[Position, Callable[[], Batch]]:
+        """The fresh batches that lie ready and are in no other stage, in order.
+
+        Returns:
+            By its position, what makes a copy of a batch as training would get it.
+        """
+        return {fresh.position: partial(self._copied, fresh) for fresh in self._echoed.ready()}
+
+    def _copied(self, fresh: Fresh) -> Batch:
+        batch = copied(fresh.batch)
+        if self._augment is None:
+            return batch
+        # Numbers that no copy for training gets: the key is longer.
+        draws = np.random.SeedSequence(self._seed, spawn_key=(*fresh.position, 0))
+        return self._augment(batch, np.random.default_rng(draws))
 
     def stop(self, *, wait: bool = True) -> None:
         """Ends all threads and processes; the next call starts them again."""
@@ -235,6 +254,9 @@ class _Echoed(Iterator[Served]):
             self._factors.acting(),
             weakref.ref(use.item),
         )
+
+    def ready(self) -> list[Fresh]:
+        return self._upstream.ready()
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)

@@ -36,8 +36,8 @@ _OUTAGE_SECONDS = 5.0
 class Fresh(Protocol):
     """The fresh batches, read ahead."""
 
-    def await_next(self, timeout_seconds: float) -> bool:
-        """Waits until the next one lies ready; returns whether it does."""
+    def await_next(self, timeout_seconds: float, *, beside: int = 0) -> bool:
+        """Waits until the next one lies ready, and others beside it; returns whether they do."""
 
     def is_crowded(self) -> bool:
         """Whether readers soon have no room for what they read."""
@@ -64,6 +64,8 @@ class ReadingGap:
 
     Attributes:
         is_training: Whether somebody trains on what is asked for; a peek waits instead.
+        num_ahead: Fresh batches that are to lie ready beside the next one: it is a gap, too, where
+            they don't.
         num_made: Uses that were made.
         num_wanted: Uses that training got, and the one that it waits for.
     """
@@ -82,6 +84,7 @@ class ReadingGap:
         self._began: float | None = None  # when the gap that is open began
         self._is_outage = False
         self.is_training = True
+        self.num_ahead = 0
         self.num_made = self.num_wanted = 0
 
     @property
@@ -105,7 +108,7 @@ class ReadingGap:
             is_wanted = self.num_wanted > self.num_made
             waited = self._training.waiting_seconds() if is_wanted else 0.0
             left = max(0.0, self._patience_seconds() - waited) if waited > 0 else math.inf
-            if self._fresh.await_next(min(left, _SLICE_SECONDS)):
+            if self._fresh.await_next(min(left, _SLICE_SECONDS), beside=self.num_ahead):
                 self._end()
                 return False
             if left == 0:

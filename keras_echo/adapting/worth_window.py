@@ -1,0 +1,200 @@
+"""What each step does to the loss on unseen data: a short stretch of training, now and then."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from keras_echo.adapting.worth import Worth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from keras_echo.memory.batch import Batch
+    from keras_echo.probe import Unseen
+    from keras_echo.reading.stream import Position
+
+NUM_UNSEEN = 2
+"""Batches on which the loss is taken. It varies with the steps more than with these batches, so
+more of them bring less than more steps."""
+
+NUM_AHEAD = NUM_UNSEEN + 1
+"""Fresh batches that should lie ready for it: the next one is about to be used."""
+
+NUM_STEPS = 12
+"""Steps in a window. The first two tell what momentum does."""
+
+
+_PATIENCE = 4.0  # how long to wait for batches, in multiples of what they should take
+
+
+class Loss(Protocol):
+    """The loss of a model on a batch; see `keras_echo.adapting.unseen_loss`."""
+
+    def __call__(self, batch: Batch) -> float:
+        """The loss under the weights as they are."""
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether the batch is like those before, for which all is compiled."""
+
+
+@dataclass
+class WorthWindow:
+    """Takes the loss on the next fresh batches before and after each step.
+
+    They lie in the readers' queue, and no step of this pass has seen them. One that leaves the
+    queue is of no more use, and is replaced.
+
+    Attributes:
+        unseen: The fresh batches, and what the steps use.
+        loss: The loss of a batch.
+        synchronize: Waits until the device has done all that it was given.
+        first_step: The number of the first step in the stream.
+        num_steps: How many steps.
+        clock: Seconds.
+        decreases: For each step, by how much the loss fell in it; NaN where that isn't known.
+        seconds: How long training was kept from its steps so far.
+        step_seconds: How long before the last one.
+    """
+
+    unseen: Unseen
+    loss: Loss
+    synchronize: Callable[[], None]
+    first_step: int
+    num_steps: int = NUM_STEPS
+    clock: Callable[[], float] = time.perf_counter
+    decreases: list[float] = field(default_factory=list, init=False)
+    seconds: float = field(default=0.0, init=False)
+    step_seconds: float = field(default=0.0, init=False)
+
+    @property
+    def uses(self) -> list[int]:
+        """For each step, which use of its batch it was."""
+        first = self.first_step
+        return [self.unseen.number_of_use(first + number) for number in range(len(self.decreases))]
+
+    def record(self) -> Generator[None, None, None]:
+        """Records it; to be advanced before each of the steps, and once after the last."""
+        batches: dict[Position, Batch] = {}
+        before: dict[Position, float] = {}
+        for number in range(self.num_steps + 1):
+            if number:
+                yield
+            self.synchronize()
+            began = self.clock()
+            batches = self._unseen_of(batches)
+            losses = {position: self.loss(batch) for position, batch in batches.items()}
+            if number:
+                changes = [before[each] - loss for each, loss in losses.items() if each in before]
+                self.decreases.append(statistics.fmean(changes) if changes else math.nan)
+            before = losses
+            self.step_seconds = self.clock() - began
+            self.seconds += self.step_seconds
+
+    def _unseen_of(self, batches: dict[Position, Batch]) -> dict[Position, Batch]:
+        """Those of the batches that are still unseen, and others for the rest."""
+        upcoming = self.unseen.upcoming()
+        batches = {position: batch for position, batch in batches.items() if position in upcoming}
+        for position in reversed(upcoming):  # those that come last stay longest
+            if len(batches) == NUM_UNSEEN:
+                break
+            if position not in batches and self.loss.takes(batch := upcoming[position]()):
+                batches[position] = batch
+        return batches
+
+
+class WorthMeter:
+    """Measures what uses are worth, in windows that keep to their share of the time.
+
+    Args:
+        unseen: The fresh batches, and what the steps use.
+
+    Attributes:
+        worth: What was learnt so far.
+        problem: Why nothing more can be learnt in this `fit()`; None as long as it can.
+    """
+
+    def __init__(self, unseen: Unseen) -> None:
+        self._unseen = unseen
+        self.worth = Worth()
+        self.problem: str | None = None
+        self._spent_seconds = 0.0
+        self._window_seconds = math.nan  # what one costs
+        self._loss: Loss | None = None
+
+    def begin(self, loss: Loss, synchronize: Callable[[], None], problem: str | None) -> None:
+        """A `fit()` begins.
+
+        Args:
+            loss: The loss of its model.
+            synchronize: See `WorthWindow`.
+            problem: Why nothing can be learnt in it, if nothing can.
+        """
+        self._loss, self._synchronize, self.problem = loss, synchronize, None
+        self._spent_seconds, self._window_seconds = 0.0, math.nan
+        self._unseen.num_ahead = 0 if problem else NUM_AHEAD
+        if problem:
+            self._give_up(problem)
+
+    def end(self) -> None:
+        """The `fit()` ends."""
+        self._loss = None
+        self._unseen.num_ahead = 0
+
+    def is_due(self, seconds: float, share: float) -> bool:
+        """Whether another window keeps to the share of the time.
+
+        Args:
+            seconds: How long `fit()` has run.
+            share: What windows may take of that.
+        """
+        if self._loss is None or self.problem is not None:
+            return False
+        expected_seconds = 0.0 if math.isnan(self._window_seconds) else self._window_seconds
+        return self._spent_seconds + expected_seconds <= share * seconds
+
+    def window(self, step: int, read_seconds: float) -> Generator[None, None, None]:
+        """A window; the first one only learns what they cost, since the loss must be compiled.
+
+        Args:
+            step: The number of its first step in the stream.
+            read_seconds: What a fresh batch takes. Where training starves, some are waited for:
+                then it costs no fresh batch.
+        """
+        assert self._loss is not None
+        self._unseen.fill(NUM_AHEAD, _PATIENCE * NUM_AHEAD * read_seconds)
+        is_first = math.isnan(self._window_seconds)
+        num_steps = 1 if is_first else NUM_STEPS
+        window = WorthWindow(self._unseen, self._loss, self._synchronize, step, num_steps)
+        try:
+            yield from window.record()
+        except Exception as error:
+            self._give_up(f"the loss on a fresh batch can't be had: {error or repr(error)}")
+        finally:
+            self._spent_seconds += window.seconds
+            if window.decreases:
+                self._window_seconds = (NUM_STEPS + 1) * window.step_seconds
+                self._learn(window.uses, window.decreases)
+
+    def _learn(self, uses: list[int], decreases: list[float]) -> None:
+        if not any(uses):
+            self._give_up(
+                "a batch of echo='example' mixes the uses of its examples, and a step can't be "
+                "attributed to one of them"
+            )
+        elif len(uses) == NUM_STEPS and not any(decreases):
+            self._give_up("the loss that compute_loss() returns doesn't change in training")
+        self.worth.add(uses, decreases)
+
+    def _give_up(self, problem: str) -> None:
+        self.problem = problem
+        self._unseen.num_ahead = 0
+        warnings.warn(
+            f"What an echoed step is worth isn't measured: {problem}. Training goes on without it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
