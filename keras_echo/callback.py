@@ -67,10 +67,11 @@ class DataEchoCallback(keras.callbacks.Callback):
     read, half of them rest for a few reads, once, to see whether more of them would help.
 
     With `worth`, windows of another kind tell what each use of a batch brings: how much it lowers
-    the loss on fresh batches that still wait in the queue; see `keras_echo.adapting.worth`. The loss is that of `compute_loss` with `training=False`, and
-    nothing of training is changed by asking for it. It takes some hundred measured steps until
-    something can be said, so long trainings profit. Where the steps can't be told apart
-    (`echo="example"`, `steps_per_execution` above 1) or no loss can be had, a warning says so.
+    the loss on fresh batches that still wait in the queue; see `keras_echo.adapting.worth`. The
+    loss is that of `compute_loss` with `training=False`, and asking for it changes nothing of the
+    training. It takes hundreds of measured steps until something can be said, so long trainings
+    profit. Where steps can't be told apart (`echo="example"`, `steps_per_execution` above 1) or no
+    loss can be had, a warning says so.
 
     The logs of each epoch get `echo_factor` and `echo_ratio` (NaN while R is unknown), so that
     `History` and callbacks after this one in the list have them.
@@ -397,10 +398,10 @@ class DataEchoCallback(keras.callbacks.Callback):
         limit = next_limit(estimates, factor, self._limit) if self._follows else self._limit
         if limit == self._limit:
             return
-        number = last_use(factor)
-        reason = report.reason(number, estimates[number])
+        reason = report.reason(estimates, last_use(factor))
+        if limit > self._limit:
+            self._worth.worth.forget(above=self._limit)
         self._limit = limit
-        self._worth.worth.clear()
         if self._has_set_max_uses:
             self._factor.max_uses = self._most
         latest = self.decisions[-1]

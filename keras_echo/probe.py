@@ -12,6 +12,7 @@ from keras_echo.reading.reader_count import Fixed, ReaderCount, Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from keras_echo.factor import EchoFactor
     from keras_echo.memory.batch import Batch
@@ -51,6 +52,9 @@ class Unseen(Protocol):
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """Waits until so many lie ready, at most so long; returns whether they do."""
 
+    def steady(self) -> AbstractContextManager[None]:
+        """Inside, each batch gets the uses that the factor says, whoever has to wait."""
+
     def number_of_use(self, step: int) -> int:
         """Which use of its batch a step of the stream got, from 1; 0: nobody knows."""
 
@@ -67,6 +71,10 @@ class Nothing:
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         """See `Unseen`."""
         return False
+
+    def steady(self) -> AbstractContextManager[None]:
+        """See `Unseen`."""
+        return nullcontext()
 
     def number_of_use(self, step: int) -> int:
         """See `Unseen`."""

@@ -21,10 +21,10 @@ from keras_echo.tensorboard.event_file import EventWriter
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from keras_echo.adapting.tuner import EchoDecision
-    from keras_echo.adapting.worth import Estimate
+    from keras_echo.adapting.worth import Estimates
 
 _TRACES_KEPT = 5
 
@@ -77,7 +77,7 @@ class LogDir:
         last, self._last = self._last, stats
         self._write(lambda log: log.progress(step, factor, stats, last))
 
-    def worth(self, step: int, estimates: Mapping[int, Estimate]) -> None:
+    def worth(self, step: int, estimates: Estimates) -> None:
         """Writes what the uses of a batch are worth; see `keras_echo.adapting.worth`."""
         self._write(lambda log: log.worth(step, estimates))
 
@@ -164,7 +164,7 @@ class Curves:
             self._scalars(step, fresh_fraction=share, passes=stats.passes)
         self._writer.flush()
 
-    def worth(self, step: int, estimates: Mapping[int, Estimate]) -> None:
+    def worth(self, step: int, estimates: Estimates) -> None:
         """Writes what the uses of a batch are worth, a curve for each use."""
         self._scalars(step, **{f"worth_{use}": known.mean for use, known in estimates.items()})
         self._writer.flush()

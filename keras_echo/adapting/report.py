@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected, sentence
 from keras_echo._optional import optional
-from keras_echo.adapting.worth import relative
+from keras_echo.adapting.worth import Estimates
 from keras_echo.profiling.measuring.result import STARVED
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from keras_echo.adapting.remedies import Remedy
     from keras_echo.adapting.tuner import EchoDecision
-    from keras_echo.adapting.worth import Estimate
 
 
 def line(decision: EchoDecision) -> str:
@@ -59,18 +58,20 @@ def _provided(remedy: Remedy) -> str:
     return f", provided that {remedy.provided}" if remedy.provided else ""
 
 
-def reason(use: int, estimate: Estimate) -> str:
-    """Returns why the factor follows what a use is worth."""
-    does = "raises" if estimate.mean < 0 else "lowers"
+def reason(estimates: Estimates, last: int) -> str:
+    """Returns why the factor follows what the uses of a batch are worth."""
+    first, estimate = estimates.harm(last) or (last, estimates[last])
+    uses, verb = (f"Use {last}", "s") if first == last else (f"Uses {first} to {last}", "")
     return (
-        f"Use {use} of a batch {does} the loss on unseen data, by {abs(estimate.mean):.2g} "
-        f"± {estimate.standard_error:.2g} in {estimate.num} steps"
+        f"{uses} of a batch {'raise' if estimate.mean < 0 else 'lower'}{verb} the loss on unseen "
+        f"data, by {abs(estimate.mean):.2g} ± {estimate.standard_error:.2g} each "
+        f"({estimate.num} steps)"
     )
 
 
-def worth_line(estimates: Mapping[int, Estimate], problem: str | None = None) -> str:
+def worth_line(estimates: Estimates, problem: str | None = None) -> str:
     """Returns what the uses of a batch are worth, compared with the first; "" if nobody asked."""
-    shares = relative(estimates)
+    shares = estimates.relative()
     if shares:
         told = ", ".join(
             f"{use}: {share.mean:.0%} ± {share.standard_error:.0%}" for use, share in shares.items()
@@ -86,7 +87,7 @@ def worth_line(estimates: Mapping[int, Estimate], problem: str | None = None) ->
 def report(
     decisions: Sequence[EchoDecision],
     remedies: Sequence[Remedy] = (),
-    estimates: Mapping[int, Estimate] | None = None,
+    estimates: Estimates | None = None,
     problem: str | None = None,
 ) -> str:
     """Returns what was measured and decided, a line per decision, and what would help.
@@ -117,7 +118,7 @@ def report(
         for row in [(*titles, "from"), *rows]
     ]
     last = [f"Last: {line(decisions[-1])}", "", "What would help:", listed(remedies)]
-    known = worth_line(estimates or {}, problem)
+    known = worth_line(estimates or Estimates(), problem)
     return "\n".join([*lines, *last, *(["", known] if known else [])])
 
 

@@ -10,6 +10,9 @@ the number k of the use:
 
 What the k-th use brings in the end is c_k / (1 - a_1 - a_2). Without momentum that is the mean
 decrease of its steps. With it, that mean would tell as much of the uses before.
+
+The worth of a use falls with its number. So where several uses up to the last one do harm together,
+the last one does, and that is seen in a fraction of the steps that the last one alone would need.
 """
 
 from __future__ import annotations
@@ -21,27 +24,27 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 MOST_SAMPLES = 2000
 """Steps that count: what was of use early in training may not be later."""
 
-FEWEST_SAMPLES = 16
-"""Steps of a use, and of all uses per number that is estimated, from which on something is said."""
+FEWEST_SAMPLES = 8
+"""Steps per use from which on something is said."""
 
 SURE = 2.0
-"""Standard errors by which the worth of a use must differ from 0 for the factor to be moved."""
+"""Standard errors by which the worth of uses must differ from 0 for the factor to be moved."""
 
 LEAST_LIMIT = 1.25
 """The lowest limit: one batch in four is still used twice, to see when that helps again."""
 
 _ORDER = 2  # steps that a decrease depends on
-_MOST_MEMORY = 0.98  # of a_1 + a_2; a process beyond it never forgets
-_SELDOM = 0.1  # share of the batches that a use must be made of to be the last one
+_MOST_MEMORY = 0.9  # a_1 + a_2 at the usual momentum; where all steps are alike, it can't be seen
+_SELDOM = 0.1  # share of the batches that must have a use for it to be the last one
 
 
 class Estimate(NamedTuple):
-    """What a use is worth.
+    """What a use is worth, or several on average.
 
     Attributes:
         mean: By how much it lowers the loss on unseen data in the end.
@@ -64,6 +67,41 @@ class Estimate(NamedTuple):
         return self.mean < -SURE * self.standard_error
 
 
+class Estimates(dict[int, Estimate]):
+    """What the uses are worth, by their numbers."""
+
+    def together(self, first: int, last: int) -> Estimate | None:
+        """What the uses from one to another are worth on average; None if one isn't known."""
+        if any(use not in self for use in range(first, last + 1)):
+            return None
+        means, errors, _ = zip(*(self[use] for use in range(first, last + 1)), strict=True)
+        num = sum(self[use].num for use in range(first, last + 1))
+        return Estimate(sum(means) / len(means), math.hypot(*errors) / len(errors), num)
+
+    def harm(self, last: int) -> tuple[int, Estimate] | None:
+        """From which use on, the second or a later one, the uses up to the last surely do harm."""
+        for first in range(last, 1, -1):
+            estimate = self.together(first, last)
+            if estimate is not None and estimate.harms:
+                return first, estimate
+        return None
+
+    def relative(self) -> Estimates:
+        """What each use is worth over what the first one is.
+
+        None where the first one isn't surely of use: then all of them are lost in noise.
+        """
+        first = self.get(1)
+        if first is None or not first.helps:
+            return Estimates()
+        found = Estimates()
+        for use, estimate in self.items():
+            share = estimate.mean / first.mean
+            error = math.hypot(estimate.standard_error, share * first.standard_error) / first.mean
+            found[use] = Estimate(share, error if use > 1 else 0.0, estimate.num)
+        return found
+
+
 class Worth:
     """Learns from stretches of training what each use is worth."""
 
@@ -74,48 +112,44 @@ class Worth:
         """Takes in a stretch of successive steps.
 
         Args:
-            uses: For each step, which use of its batch it was, from 1.
-            decreases: By how much the loss on unseen data fell in it. NaN: not known.
+            uses: For each step, which use of its batch it was, from 1; 0: not known.
+            decreases: By how much the loss on unseen data fell in it; NaN: not known.
         """
         for end in range(_ORDER, len(uses)):
             before = tuple(decreases[end - _ORDER : end])
-            if math.isfinite(sum(before, start=decreases[end])):
+            if uses[end] and math.isfinite(sum(before, start=decreases[end])):
                 self._samples.append((uses[end], decreases[end], before))
 
-    def clear(self) -> None:
-        """Forgets all: another factor has other uses."""
+    def forget(self, above: float) -> None:
+        """Forgets the uses of higher numbers: they begin anew."""
+        kept = [sample for sample in self._samples if sample[0] <= above]
         self._samples.clear()
+        self._samples.extend(kept)
 
-    def estimates(self) -> dict[int, Estimate]:
-        """What is known, by the number of the use; none where too little is."""
+    def estimates(self) -> Estimates:
+        """What is known of the uses that were seen often enough."""
         numbers = np.array([sample[0] for sample in self._samples], int)
         uses, counts = np.unique(numbers, return_counts=True)
-        known = np.isin(numbers, uses[counts > _ORDER])
-        uses, counts = uses[counts > _ORDER], counts[counts > _ORDER]
-        num_unknown = _ORDER + len(uses)
-        if not len(uses) or known.sum() < FEWEST_SAMPLES * len(uses):
-            return {}
-        decreases = np.array([sample[1] for sample in self._samples])[known]
-        before = np.array([sample[2] for sample in self._samples])[known]
-        inputs = np.hstack([before, numbers[known, None] == uses])
-        found, _, rank, _ = np.linalg.lstsq(inputs, decreases)
-        memory = found[:_ORDER].sum()
-        if rank < num_unknown or memory > _MOST_MEMORY:
-            return {}
-        rest = decreases - inputs @ found
-        variance = rest @ rest / (len(rest) - num_unknown)
-        errors = np.sqrt(variance * np.diag(np.linalg.inv(inputs.T @ inputs)))
-        return {
-            int(use): Estimate(float(mean), float(error), int(num))
-            for use, mean, error, num in zip(
-                uses,
-                found[_ORDER:] / (1 - memory),
-                errors[_ORDER:] / (1 - memory),
-                counts,
-                strict=True,
-            )
-            if num >= FEWEST_SAMPLES
-        }
+        uses = uses[counts >= FEWEST_SAMPLES]
+        if not len(uses):
+            return Estimates()
+        is_known = np.isin(numbers, uses)
+        decreases = np.array([sample[1] for sample in self._samples])[is_known]
+        before = np.array([sample[2] for sample in self._samples])[is_known]
+        is_of_use = (numbers[is_known, None] == uses).astype(float)
+        memory = np.linalg.lstsq(np.hstack([before, is_of_use]), decreases)[0][:_ORDER]
+        if not memory.sum() <= _MOST_MEMORY:
+            memory = np.array([0.0] * (_ORDER - 1) + [_MOST_MEMORY])
+        num_each = is_of_use.sum(0)
+        lasting = 1.0 - memory.sum()
+        inputs = (decreases - before @ memory) / lasting
+        means = is_of_use.T @ inputs / num_each
+        rest = inputs - is_of_use @ means
+        variance = rest @ rest / max(1, len(rest) - len(uses) - _ORDER)
+        return Estimates(
+            (int(use), Estimate(float(mean), math.sqrt(variance / num), int(num)))
+            for use, mean, num in zip(uses, means, num_each, strict=True)
+        )
 
 
 def last_use(factor: float) -> int:
@@ -123,11 +157,11 @@ def last_use(factor: float) -> int:
     return max(1, math.ceil(factor - _SELDOM))
 
 
-def next_limit(estimates: Mapping[int, Estimate], factor: float, limit: float) -> float:
+def next_limit(estimates: Estimates, factor: float, limit: float) -> float:
     """The most uses that are of use: one less where the last one harms, one more where it helps.
 
     Args:
-        estimates: What the uses are worth at this factor.
+        estimates: What the uses are worth.
         factor: The echoing factor now.
         limit: The most uses so far; infinity for any number.
 
@@ -135,26 +169,8 @@ def next_limit(estimates: Mapping[int, Estimate], factor: float, limit: float) -
         The most uses from now on, at least `LEAST_LIMIT`.
     """
     last = last_use(factor)
-    estimate = estimates.get(last)
-    if estimate is None:
-        return limit
-    if estimate.harms:
+    if estimates.harm(last) is not None:
         return max(LEAST_LIMIT, last - 1.0)
+    estimate = estimates.get(last)
     is_limited = factor > limit - _SELDOM
-    return last + 1.0 if estimate.helps and is_limited else limit
-
-
-def relative(estimates: Mapping[int, Estimate]) -> dict[int, Estimate]:
-    """What each use is worth over what the first one is.
-
-    None where the first one isn't surely of use: then all of them are lost in noise.
-    """
-    first = estimates.get(1)
-    if first is None or not first.helps:
-        return {}
-    found = {}
-    for use, estimate in sorted(estimates.items()):
-        share = estimate.mean / first.mean
-        error = math.hypot(estimate.standard_error, share * first.standard_error) / first.mean
-        found[use] = Estimate(share, error if use > 1 else 0.0, estimate.num)
-    return found
+    return last + 1.0 if estimate is not None and estimate.helps and is_limited else limit

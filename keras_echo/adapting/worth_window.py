@@ -25,7 +25,7 @@ more of them bring less than more steps."""
 NUM_AHEAD = NUM_UNSEEN + 1
 """Fresh batches that should lie ready for it: the next one is about to be used."""
 
-NUM_STEPS = 12
+NUM_STEPS = 16
 """Steps in a window. The first two tell what momentum does."""
 
 
@@ -171,7 +171,8 @@ class WorthMeter:
         num_steps = 1 if is_first else NUM_STEPS
         window = WorthWindow(self._unseen, self._loss, self._synchronize, step, num_steps)
         try:
-            yield from window.record()
+            with self._unseen.steady():
+                yield from window.record()
         except Exception as error:
             self._give_up(f"the loss on a fresh batch can't be had: {error or repr(error)}")
         finally:

@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,16 @@ class Feed:
     def num_ahead(self, num: int) -> None:
         self._num_ahead = self._pipeline.gap.num_ahead = num
 
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Inside, each output gets the uses that the factor says, whoever has to wait."""
+        gap = self._pipeline.gap
+        was_elastic, gap.is_elastic = gap.is_elastic, False
+        try:
+            yield
+        finally:
+            gap.is_elastic = was_elastic
+
     def upcoming(self) -> dict[Position, Callable[[], Batch]]:
         """The fresh batches that lie ready; see `Pipeline.upcoming`."""
         return self._pipeline.upcoming()
@@ -181,12 +192,8 @@ class Feed:
             self._restart()
 
     def _peek(self, index: int) -> Served:
-        gap = self._pipeline.gap
-        gap.is_training = False
-        try:
+        with self.steady():
             return self._peeks.peek(index)
-        finally:
-            gap.is_training = True
 
     def _is_peek(self, index: int) -> bool:
         """Whether Keras wants `index` only to learn the shape of a batch.

@@ -63,7 +63,8 @@ class ReadingGap:
         clock: Seconds.
 
     Attributes:
-        is_training: Whether somebody trains on what is asked for; a peek waits instead.
+        is_elastic: Whether an output may get more or less uses than the factor says; not in a peek,
+            and not while it is measured what uses are worth.
         num_ahead: Fresh batches that are to lie ready beside the next one: it is a gap, too, where
             they don't.
         num_made: Uses that were made.
@@ -83,7 +84,7 @@ class ReadingGap:
         self._clock = clock
         self._began: float | None = None  # when the gap that is open began
         self._is_outage = False
-        self.is_training = True
+        self.is_elastic = True
         self.num_ahead = 0
         self.num_made = self.num_wanted = 0
 
@@ -99,11 +100,11 @@ class ReadingGap:
 
     def is_full(self) -> bool:
         """See `Gap`."""
-        return self.is_training and self._fresh.is_crowded()
+        return self.is_elastic and self._fresh.is_crowded()
 
     def is_open(self) -> bool:
         """See `Gap`. Returns as soon as a fresh batch lies ready, or training waits in vain."""
-        while self.is_training:
+        while self.is_elastic:
             # Uses are made ahead; training may wait, or have waited, for an earlier one.
             is_wanted = self.num_wanted > self.num_made
             waited = self._training.waiting_seconds() if is_wanted else 0.0

@@ -77,7 +77,7 @@ def test_it_is_full_where_readers_soon_have_no_room_but_not_for_a_peek():
     assert not made.is_full()
     made._fresh.is_full = True
     assert made.is_full()
-    made.is_training = False
+    made.is_elastic = False
     assert not made.is_full()
 
 
@@ -118,7 +118,7 @@ def test_a_use_that_training_does_not_wait_for_yet_waits_for_a_fresh_batch():
 
 def test_a_peek_waits():
     made, clock = gap(2.0, ready_at=9.0)
-    made.is_training = False
+    made.is_elastic = False
     assert not made.is_open()
     assert clock.seconds == 0.0
 
