@@ -1,19 +1,14 @@
-"""What uses are worth, measured in a run: the one place that knows how the library does it.
-
-Until the library does, `Worth` and `next_limit` stand in for those of `keras_echo.adapting.worth`,
-and `Window` for its window.
-"""
+"""What uses are worth, measured in a run: the one place that knows how that is done."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
-import statistics
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import keras
@@ -23,54 +18,13 @@ import keras_echo
 from study.plan import FOLLOW
 from study.training import batches_read
 from study.worth import plan
+from study.worth.estimating import Worth, next_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator
 
     from study.plan import Setting
     from study.workload import Batch, Workload
-
-
-class Estimate(NamedTuple):
-    """What a use is worth: by how much it lowers the loss, its standard error, steps seen."""
-
-    mean: float
-    standard_error: float
-    num: int
-
-
-class Worth:
-    """Mean decreases of the loss by the number of the use."""
-
-    def __init__(self) -> None:
-        self._decreases: dict[int, list[float]] = {}
-
-    def add(self, uses: Sequence[int], decreases: Sequence[float]) -> None:
-        """Takes in a stretch of successive steps."""
-        for use, decrease in zip(uses, decreases, strict=True):
-            self._decreases.setdefault(use, []).append(decrease)
-
-    def clear(self) -> None:
-        """Forgets all."""
-        self._decreases.clear()
-
-    def estimates(self) -> dict[int, Estimate]:
-        """What is known, by the number of the use."""
-        return {
-            use: Estimate(
-                statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found)), len(found)
-            )
-            for use, found in sorted(self._decreases.items())
-            if len(found) > 1
-        }
-
-
-def next_limit(estimates: dict[int, Estimate], factor: float, limit: float) -> float:
-    """One use less where the last one surely harms, one more where it surely helps."""
-    last = estimates.get(math.ceil(factor))
-    if last is None or abs(last.mean) <= 2 * last.standard_error:
-        return limit
-    return max(1.0, factor + math.copysign(1, last.mean))
 
 
 class Watched(keras_echo.EchoingPyDataset):
@@ -152,12 +106,14 @@ class Measuring(keras.callbacks.Callback):
 
     Attributes:
         worth: What was learnt so far.
+        windows: For each stretch, the uses and the decreases of the loss.
         cost_steps: What measuring took so far, in steps.
     """
 
     def __init__(self, workload: Workload, dataset: Watched, setting: Setting, seed: int) -> None:
         super().__init__()
         self.worth = Worth()
+        self.windows: list[tuple[list[int], list[float]]] = []
         self.cost_steps = 0.0
         self._dataset = dataset
         self._ratio = setting.factor
@@ -202,6 +158,7 @@ class Measuring(keras.callbacks.Callback):
             return
         self._window = None
         self.worth.add(window.uses, window.decreases)
+        self.windows.append((window.uses, window.decreases))
         if self._follows:
             self._follow()
 

@@ -93,3 +93,11 @@ def runs(tasks: list[str]) -> list[Run]:
 def measures_worth(setting: Setting) -> bool:
     """Whether a run measures what uses are worth: a batch of example echoing mixes them."""
     return setting.method in ("batch", AUTO, FOLLOW) and setting.factor <= max(FACTORS)
+
+
+def cost_ms(run: Run) -> float:
+    """How long a run takes at most, in milliseconds of a core, for estimates alone."""
+    measuring = 1.0
+    if measures_worth(run.setting) and run.setting.method != FOLLOW:
+        measuring += NUM_UNSEEN * STEPS_PER_LOSS / 2  # in every other stretch
+    return measuring * run.cost_ms

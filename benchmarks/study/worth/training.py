@@ -44,8 +44,9 @@ def train(workload: Workload, model: Any, run: Run) -> dict[str, Any]:
 
     Returns:
         As JSON: at each evaluation the batches that were read, the quality, the factor, and what
-        measuring took so far in steps; and the worth of each use, with its standard error and the
-        number of steps it was seen in.
+        measuring took so far in steps; for each stretch of steps that was measured, their uses and
+        the decreases of the loss; and what follows of the worth of each use, with its standard
+        error and the number of steps it was seen in.
     """
     setting = run.setting
     reset(model, workload, run.seed, run.learning_rate)
@@ -63,6 +64,10 @@ def train(workload: Workload, model: Any, run: Run) -> dict[str, Any]:
         "quality": evaluations.quality,
         "factors": evaluations.factors,
         "measuring_steps": evaluations.measuring_steps,
+        "windows": [
+            (uses, [float(f"{decrease:.4g}") for decrease in decreases])
+            for uses, decreases in measuring.windows
+        ],
         "worth": {str(use): list(found) for use, found in measuring.worth.estimates().items()},
     }
 
