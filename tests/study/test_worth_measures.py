@@ -40,7 +40,7 @@ def test_the_target_may_never_be_reached():
     assert time_to_target(record, 4) is None
 
 
-@given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from(plan.TASKS), st.booleans())
+@given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from(list(plan.TASKS)), st.booleans())
 def test_whole_batches_between_evaluations_cost_no_more_than_one_batch(factor, task, larger):
     echoed = setting("auto", factor, task=task, larger=larger)
     good = TARGET if task == "digits" else plan.TASKS[task].target

@@ -99,7 +99,7 @@ def test_without_all_fixed_factors_there_is_no_verdict():
 
 def prediction(number, last, saved, factor=4):
     task = list(plan.TASKS)[number % 5]
-    return Prediction(setting("auto", factor, task=task), Value(last, 0.1), -last, 0.5, saved)
+    return Prediction(setting("auto", factor, task=task), Value(last, 0.1), -last, last, saved)
 
 
 def test_rank_correlations_of_planted_cases():
