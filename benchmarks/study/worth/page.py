@@ -31,14 +31,15 @@ from study.worth.plan import (
     LARGE_FACTOR,
     NUM_UNSEEN,
     RATIOS,
+    SURE,
     methods,
 )
-from study.worth.summary import predictions
+from study.worth.summary import is_asked, predictions, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from study.worth.summary import Row, Rows, Value
+    from study.worth.summary import Row, Rows
 
 TEXT = Path(__file__).parent / "introduction.md"
 
@@ -58,22 +59,17 @@ def page(rows: Rows, num_runs: int) -> str:
         follow_unseen=FOLLOW_UNSEEN,
         budget=f"{FOLLOW_BUDGET:.0%}".replace("%", " %"),
     )
-    parts = [
-        introduction.strip(),
-        "## Does worth predict?",
-        _prediction(rows),
-        "## Is the default right?",
-        _default(rows),
-        "## Does following worth find the right factor?",
-        _following(rows),
-        "## How many batches to mix",
-        _buffers(rows),
-        f"## Up to {LARGE_FACTOR} uses",
-        _large(rows),
-        "## What each use is worth",
-        _uses(rows),
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    sections = {
+        "Does worth predict?": _prediction(rows),
+        "Is the default right?": _default(rows),
+        "Does following worth find the right factor?": _following(rows),
+        "How many batches to mix": _buffers(rows),
+        f"Up to {LARGE_FACTOR} uses": _large(rows),
+        "What each use is worth": _uses(rows),
+    }
+    parts = [introduction.strip()]
+    parts += [f"## {title}\n\n{text}" for title, text in sections.items() if text]
+    return "\n\n".join(parts) + "\n"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]], *, num_names: int = 2) -> str:
@@ -107,13 +103,15 @@ def _prediction(rows: Rows) -> str:
     by_factor = [found[name] for name in found if name != "all"]
     if not by_factor:
         return ""
+    num_asked = sum(is_asked(setting) for setting in rows)
+    num_left_out = num_asked - found["all"].num
     num = sum(correlation.predicts for correlation in by_factor)
     predicts = num == len(FACTORS)
     verdict = (
         f"**{'Yes' if predicts else 'No'}**, by the rule that was fixed before: the worth of the "
         "last use over that of the first has a rank correlation with the data saved of at least "
-        f"{CORRELATION:g} over the settings of {num} of {len(FACTORS)} factors, and all were "
-        "asked for."
+        f"{CORRELATION:g} over the settings of {num} of {len(FACTORS)} factors, and the rule asks "
+        "for all."
     )
 
     def cells(name: str, correlation: Correlations) -> list[str]:
@@ -128,7 +126,9 @@ def _prediction(rows: Rows) -> str:
     return (
         f"{verdict}\n\n{table}\n\nRank correlations (Spearman) of the data saved with the worth of "
         "the last use, of all uses on average, and of all together, each over the worth of the "
-        "first use.\n\n![Worth of the last use, and data saved](worth/prediction.png)"
+        f"first use. Of {num_asked} settings {num_left_out} are left out: the worth of their uses "
+        "isn't known, or their first use isn't surely worth something.\n\n"
+        "![Worth of the last use, and data saved](worth/prediction.png)"
     )
 
 
@@ -183,9 +183,14 @@ def _following(rows: Rows) -> str:
 def _said(verdict: Verdict) -> str:
     num = len(verdict.cases)
     greatest = max(case.ratio for case in verdict.cases)
+    at_most = (
+        f"{greatest:.2f} times at most"
+        if math.isfinite(greatest)
+        else "in some it never reached a target that a fixed factor reached"
+    )
     return (
         f"In {verdict.num_close} of {num} cases following worth took at most {FOLLOW_CLOSE:g} "
-        f"times the time of the best fixed factor, and {_number(greatest)} times at most. The rule "
+        f"times the time of the best fixed factor, and {at_most}. The rule "
         f"that was fixed before asks for {FOLLOW_SHARE:.0%} of the cases and at most "
         f'{FOLLOW_MOST:g} in all: so **`worth="{verdict.default}"`** is the default.'
     ).replace("%", " %")
@@ -255,15 +260,12 @@ def _uses(rows: Rows) -> str:
     uses = [f"use {use}" for use in range(2, max(FACTORS) + 1)]
     return (
         "The worth of each use over that of the first, with its standard error. Where the first "
-        "use isn't known to be worth anything (less than two standard errors), no ratio is shown. "
+        f"use isn't surely worth something (by {SURE:g} standard errors), no ratio is shown. "
         "A batch of example echoing mixes uses, and they can't be told apart.\n\n"
         + _table([*head, *uses], lines, num_names=3)
     )
 
 
 def _use(row: Row, use: int) -> str:
-    first, this = row.worth.get(1), row.worth.get(use)
-    if first is None or this is None or first.mean < 2 * first.standard_error:
-        return ""
-    ratio: Value = this.over(first)
-    return f"{ratio.mean:.2f} ± {ratio.standard_error:.2f}"
+    ratio = relative(row, use)
+    return f"{ratio.mean:.2f} ± {ratio.standard_error:.2f}" if ratio else ""

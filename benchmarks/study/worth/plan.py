@@ -24,7 +24,9 @@ The questions:
    e = 2, 4, 8: the worth of the last use over that of the first, against the data saved (median
    fresh examples at e = 1 over those at e). It predicts if the rank correlation (Spearman) over the
    settings of each e is at least `CORRELATION`. The mean worth of all uses and their sum, over the
-   first use's, are reported beside it.
+   first use's, are reported beside it. Left out are settings whose first use isn't surely worth
+   something (by two standard errors), over which all others are taken, and those without any
+   median at e = 1; the page says how many are left.
 5. Without a verdict: the default's rule for the buffer's size, against 0, 4, 16 and 64 batches at
    e = 4; and e = 16 with larger batches.
 
@@ -50,6 +52,7 @@ LARGE_FACTOR = 16
 MOST_FRESH = 0.7
 FOLLOW_SHARE, FOLLOW_CLOSE, FOLLOW_MOST = 0.8, 1.1, 1.5
 CORRELATION = 0.7
+SURE = 2.0  # standard errors
 
 # Measuring costs nothing where the factor is fixed: every other stretch of so many steps. The first
 # one is left out, in which a shuffle buffer has few uses but first ones, and the loss falls most.

@@ -13,7 +13,7 @@ from study.plan import AUTO, FOLLOW, SEEDS, Run, Setting
 from study.summary import Spread, finite, spread, unechoed
 from study.worth.estimating import Worth
 from study.worth.measures import time_to_target
-from study.worth.plan import FACTORS, RATIOS, settings
+from study.worth.plan import FACTORS, RATIOS, SURE, settings
 
 if TYPE_CHECKING:
     from study.journal import Record
@@ -88,6 +88,14 @@ def _worth(records: list[Record]) -> dict[int, Value]:
     return {use: Value(each.mean, each.standard_error) for use, each in found.items()}
 
 
+def relative(row: Row, use: int) -> Value | None:
+    """The worth of a use over that of the first; None if it isn't known, or the first is noise."""
+    first, this = row.worth.get(1), row.worth.get(use)
+    if first is None or this is None or first.mean <= SURE * first.standard_error:
+        return None
+    return this.over(first)
+
+
 class Prediction(NamedTuple):
     """What worth says of a setting, and what came.
 
@@ -106,22 +114,27 @@ class Prediction(NamedTuple):
     saved: float
 
 
+def is_asked(setting: Setting) -> bool:
+    """Whether worth is to predict what a setting saves."""
+    return setting.method in ("batch", AUTO) and setting.factor in FACTORS
+
+
 def predictions(rows: Rows) -> list[Prediction]:
-    """Of all settings whose uses' worth is known, and whose first use is worth something."""
+    """Of all settings whose uses' worth is known, and whose first use is surely worth something."""
     found = []
     for setting, row in rows.items():
         base = rows.get(unechoed(setting))
-        is_asked = setting.method in ("batch", AUTO) and setting.factor in FACTORS
-        if not is_asked or base is None or math.isinf(base.fresh.median):
+        if not is_asked(setting) or base is None or math.isinf(base.fresh.median):
             continue
-        uses = range(1, setting.factor + 1)
-        if not row.worth.keys() >= set(uses) or row.worth[1].mean <= 0:
+        uses = [relative(row, use) for use in range(1, setting.factor + 1)]
+        known = [use for use in uses if use is not None]
+        if len(known) < len(uses):
             continue
-        total = sum(row.worth[use].mean for use in uses) / row.worth[1].mean
+        total = sum(use.mean for use in known)
         found.append(
             Prediction(
                 setting,
-                row.worth[setting.factor].over(row.worth[1]),
+                known[-1],
                 total / setting.factor,
                 total,
                 base.fresh.median / row.fresh.median,
