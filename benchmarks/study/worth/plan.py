@@ -59,7 +59,7 @@ SURE = 2.0  # standard errors
 STRETCH = 16
 NUM_UNSEEN = 4  # batches on which the loss is taken
 # Where worth is followed, it has to keep to a share of the time.
-FOLLOW_STRETCH = 12
+FOLLOW_STRETCH = 16
 FOLLOW_UNSEEN = 2
 FOLLOW_BUDGET = 0.05
 STEPS_PER_LOSS = 1 / 3  # what the loss on a batch takes: the forward pass of a step
