@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: demo test test-protobuf6 lint docs bench study clean
+.PHONY: demo test test-protobuf6 lint docs bench study worth clean
 
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
@@ -55,6 +55,9 @@ bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (a
 
 study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study/ (three quarters of an hour on two idle cores; goes on where it was)
 	$(BIN)/python benchmarks/echoing_study.py --jobs 2
+
+worth: $(VENV)/.dev  ## what an echoed step is worth, into docs/worth.md (goes on where it was)
+	$(BIN)/python benchmarks/worth_study.py --jobs 2
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)

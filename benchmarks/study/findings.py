@@ -15,7 +15,7 @@ from study.plan import FACTORS, NO_ECHO, TASKS, Setting
 from study.summary import Row, Rows, Spread, unechoed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 SHARE_TO_CONFIRM = 0.75
 LEAST_SHARE_DECIDED = 0.5
@@ -42,13 +42,13 @@ class Finding(NamedTuple):
         statement: What is claimed.
         rule: What is compared, in words.
         share: The share of the decided comparisons that must hold.
-        compare: Makes the comparisons.
+        compare: Makes the comparisons, from rows of settings.
     """
 
     statement: str
     rule: str
     share: float
-    compare: Callable[[Rows], Iterator[Comparison]]
+    compare: Callable[[Any], Iterator[Comparison]]
 
 
 class Answer(NamedTuple):
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
     comparisons: list[Comparison]
 
 
-def answer(finding: Finding, rows: Rows) -> Answer:
+def answer(finding: Finding, rows: Mapping[Setting, Any]) -> Answer:
     """Asks the rows."""
     comparisons = list(finding.compare(rows))
     decided = [comparison for comparison in comparisons if comparison.holds is not None]
@@ -103,11 +103,12 @@ def _finite(ratio: float | None) -> float | None:
     return None if ratio is None or math.isinf(ratio) else ratio
 
 
-def _less(setting: Setting, less: float, more: float) -> Comparison:
-    """Whether a number of fresh examples, or a ratio of two, is below another."""
-    if math.isinf(less) and math.isinf(more):
+def less(setting: Setting, value: float, other: float, *, or_equal: bool = False) -> Comparison:
+    """Whether a number of fresh examples, a ratio of two, or a time is below another."""
+    if math.isinf(value) and math.isinf(other):
         return Comparison(setting, None)
-    return Comparison(setting, less < more, less / more if math.isfinite(more) else 0.0)
+    holds = value < other or (or_equal and value == other)
+    return Comparison(setting, holds, value / other if math.isfinite(other) else 0.0)
 
 
 def _fresh_against(
@@ -116,7 +117,7 @@ def _fresh_against(
     """Whether settings of these methods need fewer fresh examples than another of each."""
     for setting, row in rows.items():
         if setting.method in methods and other(setting) in rows:
-            yield _less(setting, row.fresh.median, rows[other(setting)].fresh.median)
+            yield less(setting, row.fresh.median, rows[other(setting)].fresh.median)
 
 
 def _with_method(method: str) -> Callable[[Setting], Setting]:
@@ -131,7 +132,7 @@ def _larger_batches(rows: Rows) -> Iterator[Comparison]:
         if setting.method != "batch" or setting.batch_size != larger.batch_size:
             continue
         if needed <= rows.keys():
-            yield _less(
+            yield less(
                 setting,
                 _relative(row.fresh.median, rows[unechoed(setting)].fresh.median),
                 _relative(rows[other].fresh.median, rows[unechoed(other)].fresh.median),
@@ -147,7 +148,7 @@ def _falling_off(rows: Rows) -> Iterator[Comparison]:
         if all(other in rows for other in chain):
             one, two, four = (rows[other].fresh.median for other in chain)
             eight = rows[setting].fresh.median
-            yield _less(setting, _relative(two, one), _relative(eight, four))
+            yield less(setting, _relative(two, one), _relative(eight, four))
 
 
 def _relative(value: float, base: float) -> float:
@@ -168,16 +169,23 @@ def _no_worse(quality: Callable[[Row], Spread]) -> Callable[[Rows], Iterator[Com
 
 
 def _half_the_fresh(rows: Rows) -> Iterator[Comparison]:
-    for setting, row in rows.items():
+    for setting in rows:
         echoes = (setting.method, setting.factor) == ("example_before", 4)
         if not echoes or setting.task not in ("digits", "photographs"):
             continue
-        if base := rows.get(unechoed(setting)):
-            # Where e = 1 didn't reach the target, all that is known is that it needs more than F.
-            known = min(base.fresh.median, setting.batch_size * setting.size.num_steps)
-            ratio = row.fresh.median / known
-            undecided = ratio > 0.5 and math.isinf(base.fresh.median)
-            yield Comparison(setting, None if undecided else ratio <= 0.5, ratio)
+        yield from relative_fresh(rows, setting, 0.5)
+
+
+def relative_fresh(
+    rows: Mapping[Setting, Any], setting: Setting, bound: float
+) -> Iterator[Comparison]:
+    """Whether a setting's fresh examples over those of e = 1 are at most `bound`."""
+    if base := rows.get(unechoed(setting)):
+        # Where e = 1 didn't reach the target, all that is known is that it needs more than F.
+        known = min(base.fresh.median, setting.batch_size * setting.size.num_steps)
+        ratio = rows[setting].fresh.median / known
+        undecided = ratio > bound and math.isinf(base.fresh.median)
+        yield Comparison(setting, None if undecided else ratio <= bound, ratio)
 
 
 PAPER = (

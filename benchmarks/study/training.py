@@ -11,16 +11,19 @@ import keras
 
 import keras_echo
 from study import plan
+from study.data import material
 from study.detection import detection
 from study.images import digits, photographs
-from study.text import language_model, prose, sources
+from study.text import language_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from study.workload import Workload
 
 WORKLOADS = {
-    "code": lambda: language_model(sources()),
-    "prose": lambda: language_model(prose()),
+    "code": lambda: language_model(*material("code")),
+    "prose": lambda: language_model(*material("prose")),
     "digits": digits,
     "photographs": photographs,
     "detection": detection,
@@ -55,20 +58,21 @@ def reset(model: Any, workload: Workload, seed: int, learning_rate: float) -> No
     model.optimizer.learning_rate = learning_rate
 
 
-def dataset_of(workload: Workload, setting: plan.Setting, seed: int) -> keras_echo.EchoingPyDataset:
+def dataset_of(
+    workload: Workload,
+    setting: plan.Setting,
+    seed: int,
+    kind: type[keras_echo.EchoingPyDataset] = keras_echo.EchoingPyDataset,
+) -> keras_echo.EchoingPyDataset:
     """The echoing dataset of a setting; what is read is the same for all settings of a seed."""
     before = setting.method == "example_before"
-    echo, shuffle_buffer = {
-        plan.NO_ECHO: ("batch", 0),
-        plan.PILOT: ("batch", 0),
-        "batch": ("batch", 0),
-        "batch_shuffled": ("batch", plan.SHUFFLE_BUFFER_BATCHES),
-    }.get(setting.method, ("example", plan.EXAMPLE_BUFFER_BATCHES * setting.batch_size))
-    return keras_echo.EchoingPyDataset(
+    of_batches = plan.SHUFFLE_BUFFERS.get(setting.method)
+    of_examples = plan.EXAMPLE_BUFFER_BATCHES * setting.batch_size
+    return kind(
         workload.passes(setting.batch_size, seed, augmented=not before),
         echo_factor=setting.factor,
-        echo=echo,
-        shuffle_buffer=shuffle_buffer,
+        echo="example" if of_batches is None else "batch",
+        shuffle_buffer=of_examples if of_batches is None else of_batches,
         augment=workload.augment if before else None,
         steps_per_epoch=setting.steps_between_evaluations,
         placement="host",
@@ -125,16 +129,33 @@ def train(workload: Workload, model: Any, run: plan.Run) -> tuple[list[int], lis
 
 def record_of(run: plan.Run) -> dict[str, Any]:
     """Does a run, in this process; returns what is known of it as JSON."""
+
+    def do(workload: Workload, model: Any, run: plan.Run) -> dict[str, Any]:
+        fresh_batches, quality = train(workload, model, run)
+        return {"fresh_batches": fresh_batches, "quality": quality}
+
+    return timed(run, do)
+
+
+def timed(run: plan.Run, do: Callable[[Workload, Any, plan.Run], dict[str, Any]]) -> dict[str, Any]:
+    """Does a run, in this process.
+
+    Args:
+        run: What to do.
+        do: Trains the compiled model of the workload, and returns what it found as JSON.
+
+    Returns:
+        A record: the run's fields, what it took, and what it found.
+    """
     workload = workload_of(run.setting.task)
     model = model_of(run.setting.task, run.setting.batch_size)
     begin, computed = time.perf_counter(), time.process_time()
-    fresh_batches, quality = train(workload, model, run)
+    found = do(workload, model, run)
     return {
         **run.setting._asdict(),
         "learning_rate": run.learning_rate,
         "seed": run.seed,
         "seconds": round(time.perf_counter() - begin, 2),
         "cpu_seconds": round(time.process_time() - computed, 2),
-        "fresh_batches": fresh_batches,
-        "quality": quality,
+        **found,
     }

@@ -30,3 +30,15 @@ def reaching_at(setting, share):
     good, bad = (0.0, 9.0) if task.lower_is_better else (1.0, 0.0)
     num = plan.NUM_EVALUATIONS * setting.factor
     return [good if n > share * num else bad for n in range(1, num + 1)]
+
+
+def worth_record(setting, seed, quality, *, fresh=None, measuring_steps=None, windows=()):
+    made = record(setting, seed, quality, fresh=fresh)
+    num = len(quality)
+    return {
+        **made,
+        "factors": num * [float(setting.factor)],
+        "measuring_steps": num * [0.0] if measuring_steps is None else measuring_steps,
+        "windows": list(windows),
+        "worth": {},
+    }

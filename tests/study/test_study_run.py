@@ -127,10 +127,10 @@ def test_flipped_boxes_lie_where_the_flipped_digit_is():
 
 
 def test_guessing_nothing_costs_seven_bits_per_byte():
-    from study.text import VALIDATION_WINDOWS, VOCABULARY, WINDOW, language_model
+    from study.text import VALIDATION_WINDOWS, VOCABULARY, WINDOW, language_model, windows
 
     text = "".join(map(chr, np.random.default_rng(0).integers(32, 127, 6000)))
-    workload = language_model((f"file {n}", text) for n in range(20))
+    workload = language_model(*windows((f"file {n}", text) for n in range(20)))
     num = min(VALIDATION_WINDOWS, len(workload.validation))
     assert workload.validation.shape == (num, WINDOW)
     np.testing.assert_array_equal(workload.train[0][:, 1:], workload.train[1][:, :-1])
