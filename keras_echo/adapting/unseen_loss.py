@@ -58,32 +58,34 @@ def _as_tensor(leaf: Any) -> Any:
     return None if leaf is None else keras.ops.convert_to_tensor(leaf)
 
 
-def _compute(model: Any, batch: Batch) -> Any:
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-    y_pred = model(x, training=False)
-    return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+def _compute(model: Any, values: list[Any], batch: Batch) -> Any:
+    """The loss of a batch with these values of `model.variables`."""
+    mapping = list(zip(model.variables, values, strict=True))
+    with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        y_pred = model(x, training=False)
+        return model.compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
+        )
+
+
+def _values(model: Any) -> list[Any]:
+    return [variable.value for variable in model.variables]
 
 
 def _with_jax(model: Any) -> Callable[[Batch], Any]:
     import jax
 
-    @jax.jit
-    def loss(values: list[Any], batch: Batch) -> Any:
-        mapping = list(zip(model.variables, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
-            return _compute(model, batch)
-
-    return lambda batch: loss([variable.value for variable in model.variables], batch)
+    loss = jax.jit(lambda values, batch: _compute(model, values, batch))
+    return lambda batch: loss(_values(model), batch)
 
 
 def _with_tensorflow(model: Any) -> Callable[[Batch], Any]:
     import tensorflow as tf
 
-    def loss(batch: Batch) -> Any:
-        with keras.StatelessScope(collect_losses=True):
-            return _compute(model, batch)
-
-    compiled: Callable[[Batch], Any] = tf.function(loss, reduce_retracing=True)
+    compiled: Callable[[Batch], Any] = tf.function(
+        lambda batch: _compute(model, _values(model), batch), reduce_retracing=True
+    )
     return compiled
 
 
@@ -91,8 +93,8 @@ def _with_torch(model: Any) -> Callable[[Batch], Any]:
     import torch
 
     def loss(batch: Batch) -> Any:
-        with torch.no_grad(), keras.StatelessScope(collect_losses=True):
-            return _compute(model, batch)
+        with torch.no_grad():
+            return _compute(model, _values(model), batch)
 
     return loss
 

@@ -112,14 +112,16 @@ class WorthMeter:
 
     Args:
         unseen: The fresh batches, and what the steps use.
+        clock: Seconds.
 
     Attributes:
         worth: What was learnt so far.
         problem: Why nothing more can be learnt in this `fit()`; None as long as it can.
     """
 
-    def __init__(self, unseen: Unseen) -> None:
+    def __init__(self, unseen: Unseen, clock: Callable[[], float] = time.perf_counter) -> None:
         self._unseen = unseen
+        self._clock = clock
         self.worth = Worth()
         self.problem: str | None = None
         self._spent_seconds = 0.0
@@ -169,7 +171,9 @@ class WorthMeter:
         self._unseen.fill(NUM_AHEAD, _PATIENCE * NUM_AHEAD * read_seconds)
         is_first = math.isnan(self._window_seconds)
         num_steps = 1 if is_first else NUM_STEPS
-        window = WorthWindow(self._unseen, self._loss, self._synchronize, step, num_steps)
+        window = WorthWindow(
+            self._unseen, self._loss, self._synchronize, step, num_steps, self._clock
+        )
         try:
             with self._unseen.steady():
                 yield from window.record()

@@ -54,7 +54,7 @@ def test_the_lasting_effect_is_found_in_spite_of_momentum(memory, shuffled):
 
 
 def test_the_mean_decrease_would_be_wrong():
-    """In a row at high momentum, the first use inherits what the last one of the batch before did."""
+    """In a row at high momentum, the first use inherits what the last one before it did."""
     rng, decreases, sums = np.random.default_rng(0), [0.0, 0.0], np.zeros(2)
     for step in range(20_000):
         decreases.append(0.9 * decreases[-1] + (0.01, -0.01)[step % 2] + 0.001 * rng.normal())
