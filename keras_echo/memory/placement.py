@@ -98,7 +98,8 @@ def batch_placement(placement: str, *, num_waiting: int, augments: bool) -> Batc
 
     Args:
         placement: `"auto"`, `"host"` or `"device"`.
-        num_waiting: The most batches that wait for their uses at the same time.
+        num_waiting: The most batches that wait for their uses at the same time, without those of a
+            shuffle buffer that keeps to `AUTO_BYTES` by itself.
         augments: Whether copies are augmented on the host.
 
     Raises:
