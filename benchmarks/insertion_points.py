@@ -34,6 +34,7 @@ import numpy as np
 
 import keras_echo
 from keras_echo.echoing.example_echo import ExampleEchoing
+from keras_echo.echoing.repetition import NoGap
 from keras_echo.echoing.state import State
 from keras_echo.memory.placement import ExamplePlacement
 from keras_echo.metering import Meter
@@ -91,9 +92,9 @@ def assembly(workload: Workload) -> Iterator[tuple]:
     )
     fresh = FreshBatches(numbered, most_failures=1, meter=Meter())
     uses = ExampleEchoing(ExamplePlacement(), 0).start(
-        fresh, State(seed=0), lambda: workload.factor
+        fresh, State(seed=0), lambda: workload.factor, NoGap()
     )
-    return (use.item.batch for use, _ in uses)
+    return (use.item.batch for use, *_ in uses)
 
 
 def nothing_fresh(workload: Workload) -> Iterator[tuple]:
@@ -138,8 +139,12 @@ YARDSTICK = Case("plain copy", plain_copy)
 CASES = (
     Case("in memory", in_memory),
     YARDSTICK,
-    Case("batch", dataset(echo="batch", placement="host")),
-    Case("batch, device", dataset(echo="batch", placement="device"), on_device=True),
+    Case("batch", dataset(echo="batch", placement="host", shuffle_buffer=0)),
+    Case(
+        "batch, device",
+        dataset(echo="batch", placement="device", shuffle_buffer=0),
+        on_device=True,
+    ),
     Case(
         "batch, shuffled",
         dataset(echo="batch", placement="host", shuffle_buffer=BUFFER_BATCHES),

@@ -85,7 +85,12 @@ def measure(rounds: int, num_steps: int) -> dict:
 
     def echoed(placement: str, factor: float, echo: str = "batch") -> float:
         with keras_echo.EchoingPyDataset(
-            Source(batch), echo_factor=factor, echo=echo, placement=placement, max_queue_size=1
+            Source(batch),
+            echo_factor=factor,
+            echo=echo,
+            shuffle_buffer=0,
+            placement=placement,
+            max_queue_size=1,
         ) as dataset:
             return run(dataset)
 

@@ -378,8 +378,6 @@ def train(
             source,
             echo="example",
             augment=augmentation(task, options.library),
-            # 0 is the default, 8 batches; without echoing there are no copies to part.
-            shuffle_buffer=0 if adapt else task.batch_size,
             steps_per_epoch=task.steps_per_epoch,
             seed=SEED,
         ) as dataset,

@@ -41,9 +41,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
     An epoch is a fixed number of optimizer steps, whatever the echoing factor: with factor e, an
     epoch reads 1/e of a pass, and the next one goes on where it stopped. At factor 1 the dataset
-    is transparent: the source's batches, in its order unless `shuffle` draws another (with
-    `echo="example"`, if `shuffle_buffer=1` and all batches have the same size). So training is bit
-    for bit that of `fit(source, shuffle=False)`, with `shuffle=False` or a source in sequence.
+    is transparent: the source's batches, in its order unless `shuffle` draws another. So training
+    is bit for bit that of `fit(source, shuffle=False)`, with `shuffle=False` or a source in
+    sequence. That needs `shuffle_buffer="auto"`, the default, or one that keeps the order (and with
+    it, for `echo="example"`, batches of one size).
 
     Reading happens on threads, or in processes where the source asks for them, that belong to the
     dataset and read ahead of training by `max_queue_size` batches. They end by themselves a few
@@ -59,12 +60,17 @@ class EchoingPyDataset(keras.utils.PyDataset):
         echo: What is repeated. `"batch"`: whole batches. `"example"`: single examples, which are
             drawn from the shuffle buffer into new batches, on a thread of the dataset. All arrays
             of a batch must have one row for each example, and one example the same shape in all
-            batches. All batches that are served are full: of the size of the larger one of the
-            source's first two, whose last batch of a pass may be shorter.
+            batches. All batches that are served are full, but at factor 1 (see `shuffle_buffer`):
+            of the size of the larger one of the source's first two, whose last batch of a pass may
+            be shorter.
         shuffle_buffer: What to hold after the echo and to draw from at random, so that copies
-            don't follow each other. With `echo="batch"` a number of batches; 0 keeps the order.
-            With `echo="example"` a number of examples, each held once however often it is used;
-            0 means 8 batches' worth, and a buffer of no more than one batch keeps the order.
+            don't follow each other. It fills as it goes. `"auto"`: 16 uses of batches, of at most
+            1 GiB, or 8 batches' worth of examples, while the factor is above 1. When it falls to 1,
+            what is held is served (of examples, the last ones in a shorter batch), and then the
+            source's own batches. A number is held at any factor. With `echo="batch"`, of batches;
+            0 keeps the order. With `echo="example"`, of examples, each held once however often it
+            is used; 0 means 8 batches' worth, and a buffer of no more than one batch keeps the
+            order.
         augment: Applied to every copy after the echo, on as many threads of the dataset as there
             are `workers` (with `"auto"`, as the source wishes). A function of a batch; if it has a
             parameter `rng`, it gets a `numpy.random.Generator` of that copy, and the same seed then
@@ -79,9 +85,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
         placement: Where batches wait for their reuse. `"host"`: each use is a copy in the host's
             memory. `"device"`: a batch is transferred once, and its copies are served from the
             accelerator's memory, as arrays of the backend; at most `shuffle_buffer` + 6 batches
-            are held there. `"auto"`: the device if they take 1 GiB at most and nothing augments
-            them, otherwise the host. With `echo="example"` it is the shuffle buffer that lies
-            there; `"auto"` puts it on accelerators only.
+            are held there, 22 with `shuffle_buffer="auto"`. `"auto"`: the device if they take 1 GiB
+            at most (six batches, with `shuffle_buffer="auto"`, which keeps to 1 GiB by itself) and
+            nothing augments them, otherwise the host. With `echo="example"` it is the shuffle
+            buffer that lies there; `"auto"` puts it on accelerators only.
         seed: Seed of all that is random. By default one is drawn from Python's `random`, which
             `keras.utils.set_random_seed` seeds.
         workers: How many threads or processes read; default: the source's own wish. `"auto"`
@@ -117,7 +124,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         *separate: Any,
         echo_factor: float | EchoFactor = 1.0,
         echo: Literal["batch", "example"] = "batch",
-        shuffle_buffer: int = 0,
+        shuffle_buffer: int | Literal["auto"] = "auto",
         augment: Callable[..., Batch] | None = None,
         steps_per_epoch: int | None = None,
         shuffle: bool = True,
@@ -154,14 +161,16 @@ class EchoingPyDataset(keras.utils.PyDataset):
         check_choice("echo", echo, ("batch", "example"))
         check_choice("placement", placement, ("auto", "host", "device"))
         check_choice("on_error", on_error, ("raise", "skip"))
-        shuffle_buffer = check_count("shuffle_buffer", shuffle_buffer, 0)
+        if shuffle_buffer != "auto":
+            counted = "a number of batches or examples"
+            shuffle_buffer = _count_or_auto("shuffle_buffer", shuffle_buffer, 0, counted)
         batch_size = check_count("batch_size", batch_size, 1)
         if steps_per_epoch is not None:
             steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
         if seed is not None:
             seed = check_count("seed", seed, 0)
         if workers is not None and workers != "auto":
-            workers = _checked_workers(workers)
+            workers = _count_or_auto("workers", workers, 1, "a number of readers")
         if max_queue_size is not None:
             max_queue_size = check_count("max_queue_size", max_queue_size, 1)
         wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
@@ -175,7 +184,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
             if echo == "example"
             else BatchEchoing(
                 batch_placement(
-                    placement, num_waiting=shuffle_buffer + NUM_KEPT, augments=augments
+                    placement,
+                    num_waiting=NUM_KEPT + (0 if shuffle_buffer == "auto" else shuffle_buffer),
+                    augments=augments,
                 ),
                 shuffle_buffer,
             )
@@ -377,12 +388,12 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
     )
 
 
-def _checked_workers(workers: object) -> int:
+def _count_or_auto(name: str, value: object, least: int, counted: str) -> int:
     try:
-        return check_count("workers", workers, 1)
+        return check_count(name, value, least)
     except (TypeError, ValueError) as error:
-        must, remedy = 'be a number of readers or "auto"', "Pass 1 or more, or leave it out"
-        raise type(error)(expected("workers", must, workers, remedy)) from None
+        must, remedy = f'be {counted} or "auto"', f"Pass {least} or more, or leave it out"
+        raise type(error)(expected(name, must, value, remedy)) from None
 
 
 def _steps_per_epoch(given: int | None, source: Source) -> int:

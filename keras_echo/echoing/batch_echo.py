@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from keras_echo.echoing.repetition import Echo, Gap, ShuffleBuffer, Use
+from keras_echo.echoing.repetition import NUM_KEPT, Echo, Gap, ShuffleBuffer, Use
 from keras_echo.echoing.state import EchoState, State, check, count, flag, position_of
+from keras_echo.memory.batch import num_bytes_of
+from keras_echo.memory.placement import AUTO_BYTES, NUM_PEEKED
 
 if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch, Waiting
     from keras_echo.memory.placement import BatchPlacement
     from keras_echo.reading.fresh_batches import FreshBatches
     from keras_echo.reading.stream import Fresh, Position
+
+AUTO_USES = 16
+"""Uses in the shuffle buffer, at most, with "auto"."""
+
+_NUM_ELSEWHERE = NUM_KEPT + NUM_PEEKED + 1
+"""Batches that may wait outside of the shuffle buffer; one of them is the next to come there."""
 
 
 class Held(NamedTuple):
@@ -24,10 +33,12 @@ class Held(NamedTuple):
     Attributes:
         position: Its place in the stream.
         waiting: The batch; None in a state, from which it is read again.
+        num_bytes: What it takes.
     """
 
     position: Position
-    waiting: Waiting | None
+    waiting: Waiting | None = None
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class BatchEchoState:
         """See `EchoState`."""
         return replace(
             self,
-            held=tuple(use._replace(item=use.item._replace(waiting=None)) for use in self.held),
+            held=tuple(use._replace(item=Held(use.item.position)) for use in self.held),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -75,11 +86,12 @@ class BatchEchoing:
 
     Attributes:
         placement: Where batches wait for their reuse.
-        shuffle_buffer: Batches in the shuffle buffer after the echo; 0 keeps the order.
+        shuffle_buffer: Uses in the shuffle buffer after the echo; 0 keeps the order. "auto": up to
+            `AUTO_USES`, which take `AUTO_BYTES` at most, while the factor is above 1.
     """
 
     placement: BatchPlacement
-    shuffle_buffer: int
+    shuffle_buffer: int | Literal["auto"]
 
     kind: ClassVar[str] = "batch"
     makes_batches: ClassVar[bool] = False
@@ -103,7 +115,7 @@ class BatchEchoing:
             credit=float(credit),
             num_drawn=count(state["num_drawn"]),
             held=tuple(
-                Use(Held(position_of(of_pass, ordinal), None), flag(is_only), count(number))
+                Use(Held(position_of(of_pass, ordinal)), flag(is_only), count(number))
                 for of_pass, ordinal, is_only, number in state["held"]
             ),
         )
@@ -139,6 +151,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         self._shuffle_buffer = settings.shuffle_buffer
         self._place = settings.placement.begin()
         self._read_again: dict[Position, Held | None] = {}
+        self._taken: deque[Position] = deque(maxlen=1)  # the batch that was last taken into use
         self._stages: tuple[Echo[Held], ShuffleBuffer[Use[Held]]] | None = None
 
     def __next__(self) -> tuple[Use[Waiting], Position, State]:
@@ -147,7 +160,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         echo, uses = self._stages
         use = next(uses)
         self._state = self._state_after(echo, uses)
-        position, waiting = use.item
+        position, waiting, _ = use.item
         assert waiting is not None
         return Use(waiting, use.is_only, use.number), position, self._state
 
@@ -162,10 +175,15 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
             fresh = self._fresh.again()
             self._read_again[position] = fresh and _held(self._place, fresh)
         first = next(self._fresh)
-        place = self._place  # not self: the stages would refer to each other in a circle
+        place, taken = self._place, self._taken  # not self: the stages would refer to each other
+
+        def into_use(fresh: Fresh) -> Held:
+            taken.append(fresh.position)
+            return _held(place, fresh)
+
         echo = Echo(
             # Not a generator, which an exception would end.
-            map(partial(_held, place), chain((first,), self._fresh)),
+            map(into_use, chain((first,), self._fresh)),
             self._factor,
             self._gap,
             credit=before.credit,
@@ -174,7 +192,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         )
         uses = ShuffleBuffer(
             echo,
-            self._shuffle_buffer,
+            partial(_has_room, self._shuffle_buffer, self._factor),
             seed=state.seed,
             num_drawn=before.num_drawn,
             held=tuple(
@@ -186,9 +204,11 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         return echo, uses
 
     def _state_after(self, echo: Echo[Held], uses: ShuffleBuffer[Use[Held]]) -> State:
-        position = self._fresh.position or self._state.position
-        if echo.num_uses == 0:
-            position = position.next
+        position = self._state.position
+        if self._taken:  # before, all uses come from what the shuffle buffer held
+            (position,) = self._taken
+            if echo.num_uses == 0:
+                position = position.next
         return State(
             seed=self._state.seed,
             position=position,
@@ -200,4 +220,20 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
 
 
 def _held(place: Callable[[Batch, bool], Waiting], fresh: Fresh) -> Held:
-    return Held(fresh.position, place(fresh.batch, fresh.is_ours))
+    batch = place(fresh.batch, fresh.is_ours)
+    return Held(fresh.position, batch, num_bytes_of(fresh.batch))
+
+
+def _has_room(
+    shuffle_buffer: int | Literal["auto"],
+    factor: Callable[[], float],
+    uses: Sequence[Use[Held]],
+) -> bool:
+    """Whether the shuffle buffer may hold one more use; see `BatchEchoing`."""
+    if shuffle_buffer != "auto":
+        return len(uses) < shuffle_buffer
+    if factor() == 1 or len(uses) >= AUTO_USES:
+        return False
+    num_bytes = {use.item.position: use.item.num_bytes for use in uses}  # copies share a batch
+    elsewhere = _NUM_ELSEWHERE * max(num_bytes.values(), default=0)
+    return sum(num_bytes.values()) + elsewhere <= AUTO_BYTES

@@ -56,23 +56,26 @@ class ExampleBuffer:
     """A buffer of examples, each of which stays until it was used `factor()` times.
 
     Every batch is drawn without replacement from all that is held, so no example stands in a batch
-    twice. The examples whose uses are over make room; the buffer must be full again before the
-    next draw. A changed factor acts on all that is held, before the next draw: a lower one ends the
-    uses of what was used often enough. Each draw is a function of the seed and the number of the
-    draw alone.
+    twice. The examples whose uses are over make room for the next ones. No draw waits for a full
+    buffer: it fills as it goes, by at most one batch's worth for each draw. (At factor 1, by two: a
+    draw uses up all that it draws there, and the buffer would never fill.) A changed factor acts on
+    all that is held, before the next draw: a lower one ends the uses of what was used often enough.
+    Each draw is a function of the seed and the number of the draw alone.
 
     Within a batch, the examples keep the order in which they were read. So a buffer of the size of
     a batch doesn't shuffle, and at factor 1 it passes the stream on as it is.
 
     Args:
         factor: Returns the echoing factor, a float >= 1.
-        capacity: How many examples are held.
+        batch_size: How many examples are drawn at a time.
+        capacity: How many examples are held, at most; `batch_size` or more.
         seed: Seed of the draws, a non-negative integer.
         num_drawn: State of an interrupted stream: how many batches were drawn.
         num_taken: State of an interrupted stream: how many examples were taken into the buffer.
         held: State of an interrupted stream: what the buffer held.
 
     Attributes:
+        batch_size: How many examples are drawn at a time.
         held: What the buffer holds.
         num_drawn: How many batches were drawn.
         num_taken: How many examples were taken into the buffer.
@@ -81,6 +84,7 @@ class ExampleBuffer:
     def __init__(
         self,
         factor: Callable[[], float],
+        batch_size: int,
         capacity: int,
         *,
         seed: int,
@@ -89,12 +93,14 @@ class ExampleBuffer:
         held: Held = NOTHING_HELD,
     ) -> None:
         self._factor = factor
+        self.batch_size = batch_size
         self._capacity = capacity
         self._seed = seed
         self.num_drawn = num_drawn
         self.num_taken = num_taken
         self.held = held
         self._acting = math.nan  # the factor of the current draw
+        self._num_new = 0  # examples that were taken in for the current draw
         # Where the examples lie: those of `held` first, then the free places.
         self._slots = np.arange(capacity)
 
@@ -118,7 +124,8 @@ class ExampleBuffer:
     @property
     def num_missing(self) -> int:
         """How many examples must be taken in, once a draw was begun, before it can be done."""
-        return self._capacity - len(self.held.numbers)
+        most_new = self.batch_size * (1 if self._acting > 1 else 2)
+        return min(self._capacity - len(self.held.numbers), most_new - self._num_new)
 
     def take(self, num: int) -> np.ndarray:
         """Takes in the next `num` examples of the stream, at most `num_missing`.
@@ -132,21 +139,25 @@ class ExampleBuffer:
             np.append(num_uses, np.zeros(num, np.int64)),
         )
         self.num_taken += num
+        self._num_new += num
         return self.slots[len(numbers) :]
 
-    def draw(self, num: int) -> np.ndarray:
-        """Draws a batch of `num` examples. `begin` comes first, then `take` what is missing.
+    def draw(self) -> np.ndarray:
+        """Draws a batch. `begin` comes first, then `take` what is missing.
+
+        If less than a batch is held, that is the batch.
 
         Returns:
             Where they lie, (num,) places, valid until the next `take`.
         """
         # Draws take many random numbers each: the upper half of the counter keeps them apart.
         bits = np.random.Philox(key=self._seed, counter=self.num_drawn << 128)
-        drawn = np.random.Generator(bits).choice(
-            len(self.held.numbers), num, replace=False, shuffle=False
-        )
+        num_held = len(self.held.numbers)
+        num = min(self.batch_size, num_held)
+        drawn = np.random.Generator(bits).choice(num_held, num, replace=False, shuffle=False)
         drawn.sort()
         self.num_drawn += 1
+        self._num_new = 0
         slots = self.slots[drawn]
         self._use(drawn)
         return slots

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from keras_echo.reading.stream import Fresh, Position
 
 _DEFAULT_BATCHES = 8
-_BATCHES_TO_LEARN_THE_SIZE = 2  # at most one of them is the last one of a pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,8 @@ class ExampleEchoState:
     """Where example echoing stands.
 
     Attributes:
-        batch_size: Examples in each batch that is served.
+        batch_size: Examples in each batch that is drawn from the buffer; before the first draw, in
+            the largest fresh batch so far, or 0.
         num_drawn: Batches that were drawn from the buffer.
         num_taken: Examples that were taken into the buffer.
         blocks: The fresh batches of which examples are in the buffer or still to come there.
@@ -54,6 +54,12 @@ class ExampleEchoState:
     def positions_held(self) -> tuple[Position, ...]:
         """See `EchoState`."""
         return tuple(sorted({block.position for block in self.blocks}))
+
+    @property
+    def num_batches_used(self) -> int:
+        """The examples that were used so far, in batches."""
+        num_used = self.num_taken - np.count_nonzero(self.held.num_uses == 0)
+        return math.ceil(num_used / self.batch_size)
 
     def without_batches(self) -> ExampleEchoState:
         """See `EchoState`."""
@@ -79,10 +85,11 @@ class ExampleEchoing:
     Attributes:
         placement: Where examples wait for their reuse.
         shuffle_buffer: Examples in the buffer, at least those of one batch; 0 means 8 batches.
+            "auto": as many, while the factor is above 1.
     """
 
     placement: ExamplePlacement
-    shuffle_buffer: int
+    shuffle_buffer: int | Literal["auto"]
 
     kind: ClassVar[str] = "example"
     makes_batches: ClassVar[bool] = True
@@ -107,6 +114,7 @@ class ExampleEchoing:
         )
         batch_size, num_taken = count(state["batch_size"]), count(state["num_taken"])
         check(batch_size <= num_taken, "batch_size")
+        check(batch_size > 0 or not blocks, "blocks")
         check(all(a.end <= b.first for a, b in pairwise(blocks)), "blocks")
         check(all(a.position < b.position for a, b in pairwise(blocks)), "blocks")
         check(len(numbers) == len(num_uses), "num_uses")
@@ -123,6 +131,7 @@ class _Read(NamedTuple):
 
     block: Block
     examples: Examples
+    fresh: Fresh
 
 
 class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
@@ -130,6 +139,10 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
 
     All batches are of one size: that of the larger one of the first two fresh batches, since the
     last batch of a pass may be shorter. Its examples, like all others, fill up the next batches.
+
+    With `shuffle_buffer="auto"`, nothing new is taken in at factor 1: what is held is served, and
+    the rest of the fresh batch that was begun, at last in a shorter batch. From then on, each fresh
+    batch is passed on as it is, and the largest of those also counts for the size.
 
     Args:
         fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
@@ -156,32 +169,67 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
         self._is_in_gap = False
         self._shuffle_buffer = settings.shuffle_buffer
         self._allocate = settings.placement.allocate
-        before = state.echo if isinstance(state.echo, ExampleEchoState) else ExampleEchoState()
-        self._before = before
-        self._batch_size = before.batch_size
+        self._echo = state.echo if isinstance(state.echo, ExampleEchoState) else ExampleEchoState()
         # A block that was used up is forgotten, though one before it may still be held.
-        self._num_read = max([before.num_taken, *(block.end for block in before.blocks)])
+        self._num_read = max(self._echo.num_taken, *(block.end for block in self._echo.blocks), 0)
         self._blocks: list[Block] = []  # what is in the buffer or still to come there
         self._reads: deque[_Read] = deque()  # what is still to come
         self._num_again = 0  # blocks that were read again, or left out
-        self._buffer: ExampleBuffer | None = None
+        self._stages: tuple[ExampleBuffer, Storage] | None = None
 
     def __next__(self) -> tuple[Use[HostBatch], None, State]:
-        if self._buffer is None:
-            self._buffer, self._storage = self._begun()
-        # While a gap lasts, what it gave more uses must not be dropped.
-        if not (self._is_in_gap and self._is_bridging(self._buffer)):
-            self._fill(self._buffer)
-        batch = self._storage.gather(self._buffer.draw(self._batch_size))
-        self._state = self._state_after(self._buffer)
-        return Use(HostBatch(batch, is_ours=True), is_only=True, number=0), None, self._state
+        if self._stages is None and (self._echo.blocks or not self._is_off()):
+            self._stages = self._begun()
+        if self._stages is not None:
+            buffer, storage = self._stages
+            # While a gap lasts, what it gave more uses must not be dropped.
+            if not (self._is_in_gap and self._is_bridging(buffer)):
+                self._fill(buffer, storage)
+            if len(buffer.held.numbers):
+                return self._drawn(buffer, storage)
+        return self._passed_on()
 
-    def _fill(self, buffer: ExampleBuffer) -> None:
+    def _is_off(self) -> bool:
+        """Whether nothing new is to be held."""
+        return self._shuffle_buffer == "auto" and self._factor() == 1
+
+    def _passed_on(self) -> tuple[Use[HostBatch], None, State]:
+        """Uses the next fresh batch as it is, where nothing is held."""
+        if not self._reads:
+            self._read()
+        block, _, fresh = self._reads.popleft()
+        self._stages = None
+        self._blocks = [read.block for read in self._reads]
+        self._num_again = len(self._blocks)
+        batch_size = max(self._echo.batch_size, block.num)
+        echo = ExampleEchoState(
+            batch_size, self._echo.num_drawn, block.end, tuple(self._blocks), NOTHING_HELD
+        )
+        batch = HostBatch(fresh.batch, fresh.is_ours)
+        return Use(batch, is_only=True, number=0), None, self._moved_on(echo, num_fresh=1)
+
+    def _drawn(self, buffer: ExampleBuffer, storage: Storage) -> tuple[Use[HostBatch], None, State]:
+        """Uses a batch that is drawn from the buffer."""
+        batch = HostBatch(storage.gather(buffer.draw()), is_ours=True)
+        before = replace(self._echo, batch_size=buffer.batch_size)
+        echo = self._echo_after(buffer)
+        num_fresh = echo.num_batches_used - before.num_batches_used
+        return Use(batch, is_only=True, number=0), None, self._moved_on(echo, num_fresh)
+
+    def _fill(self, buffer: ExampleBuffer, storage: Storage) -> None:
         buffer.begin()
-        while num_missing := buffer.num_missing:
+        while num_missing := self._num_missing(buffer):
             if self._is_bridging(buffer):
                 return
-            self._take(buffer, num_missing)
+            self._take(buffer, storage, num_missing)
+
+    def _num_missing(self, buffer: ExampleBuffer) -> int:
+        """How many examples are to be taken in before the next draw."""
+        if not self._is_off():
+            return buffer.num_missing
+        is_begun = self._reads and self._reads[0].block.first < buffer.num_taken
+        num_left = self._reads[0].block.end - buffer.num_taken if is_begun else 0
+        return min(num_left, max(0, buffer.batch_size - len(buffer.held.numbers)))
 
     def _is_bridging(self, buffer: ExampleBuffer) -> bool:
         """Whether to draw from a buffer that isn't full, since nothing is there to fill it."""
@@ -189,21 +237,24 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
         self._is_in_gap = most is not None and not self._reads and self._gap.is_open()
         if most is not None and self._is_in_gap:
             buffer.begin(at_least=most)
-            self._is_in_gap = len(buffer.held.numbers) >= self._batch_size
+            self._is_in_gap = len(buffer.held.numbers) >= buffer.batch_size
             if not self._is_in_gap:
                 buffer.begin()
         return self._is_in_gap
 
     def _begun(self) -> tuple[ExampleBuffer, Storage]:
         """The buffer; what it held when the stream was interrupted is read again."""
-        before = self._before
+        before = self._echo
         for block in before.blocks[self._num_again :]:
             if (fresh := self._fresh.again()) is not None:
-                self._add(block, _as_before(block, fresh))
+                self._add(block, _as_before(block, fresh), fresh)
             self._num_again += 1
-        while not before.batch_size and len(self._blocks) < _BATCHES_TO_LEARN_THE_SIZE:
+        # At most one of the first two is the last one of a pass.
+        while len(self._reads) < (1 if before.batch_size else 2):
             self._read()
-        self._batch_size = before.batch_size or max(block.num for block in self._blocks)
+        batch_size = before.batch_size
+        if before.num_drawn == 0:
+            batch_size = max(batch_size, *(read.block.num for read in self._reads))
         numbers, num_uses = before.held
         if before.blocks:  # what can't be read again is left out, with its uses
             is_there = np.isin(
@@ -211,52 +262,48 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
                 [before.blocks.index(block) for block in self._blocks if block in before.blocks],
             )
             numbers, num_uses = numbers[is_there], num_uses[is_there]
-        capacity = max(
-            self._shuffle_buffer or _DEFAULT_BATCHES * self._batch_size,
-            self._batch_size,
-            len(numbers),
-        )
+        wanted = 0 if self._shuffle_buffer == "auto" else self._shuffle_buffer
+        capacity = max(wanted or _DEFAULT_BATCHES * batch_size, batch_size, len(numbers))
         buffer = ExampleBuffer(
             self._factor,
+            batch_size,
             capacity,
             seed=self._state.seed,
             num_drawn=before.num_drawn,
             num_taken=before.num_taken,
             held=Held(numbers, num_uses),
         )
-        if not self._reads:
-            self._read()
         storage = Storage(self._reads[0].examples, capacity, self._allocate)
-        for block, examples in self._reads:
+        for block, examples, _ in self._reads:
             is_of_block = (block.first <= numbers) & (numbers < block.end)
             storage.put(buffer.slots[is_of_block], examples, numbers[is_of_block] - block.first)
         while self._reads and self._reads[0].block.end <= before.num_taken:
             self._reads.popleft()
         return buffer, storage
 
-    def _take(self, buffer: ExampleBuffer, num_missing: int) -> None:
+    def _take(self, buffer: ExampleBuffer, storage: Storage, num_missing: int) -> None:
         """Takes up to `num_missing` examples, all from one fresh batch, into the buffer."""
         if not self._reads:
             self._read()
-        block, examples = self._reads[0]
+        block, examples, _ = self._reads[0]
         buffer.num_taken = max(buffer.num_taken, block.first)  # the one before may be left out
         begin = buffer.num_taken - block.first
         end = min(begin + num_missing, block.num)
-        self._storage.put(buffer.take(end - begin), examples, slice(begin, end))
+        storage.put(buffer.take(end - begin), examples, slice(begin, end))
         if end == block.num:
             self._reads.popleft()
 
     def _read(self) -> None:
         fresh = next(self._fresh)
         examples = Examples(fresh.batch)
-        self._add(Block(fresh.position, self._num_read, examples.num), examples)
+        self._add(Block(fresh.position, self._num_read, examples.num), examples, fresh)
         self._num_read += examples.num
 
-    def _add(self, block: Block, examples: Examples) -> None:
+    def _add(self, block: Block, examples: Examples, fresh: Fresh) -> None:
         self._blocks.append(block)
-        self._reads.append(_Read(block, examples))
+        self._reads.append(_Read(block, examples, fresh))
 
-    def _state_after(self, buffer: ExampleBuffer) -> State:
+    def _echo_after(self, buffer: ExampleBuffer) -> ExampleEchoState:
         held = buffer.held
         bounds = np.searchsorted(held.numbers, [(block.first, block.end) for block in self._blocks])
         self._blocks = [
@@ -264,18 +311,22 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
             for block, (begin, end) in zip(self._blocks, bounds, strict=True)
             if begin < end or buffer.num_taken < block.end
         ]
+        return ExampleEchoState(
+            buffer.batch_size, buffer.num_drawn, buffer.num_taken, tuple(self._blocks), held
+        )
+
+    def _moved_on(self, echo: ExampleEchoState, num_fresh: int) -> State:
         last = self._fresh.position
-        num_used = buffer.num_taken - np.count_nonzero(held.num_uses == 0)
-        return State(
+        self._echo = echo
+        self._state = State(
             seed=self._state.seed,
             position=last.next if last else self._state.position,
             num_steps=self._state.num_steps + 1,
-            num_fresh=math.ceil(num_used / self._batch_size),
+            num_fresh=self._state.num_fresh + num_fresh,
             num_extra=self._state.num_extra + self._is_in_gap,
-            echo=ExampleEchoState(
-                self._batch_size, buffer.num_drawn, buffer.num_taken, tuple(self._blocks), held
-            ),
+            echo=echo,
         )
+        return self._state
 
 
 def _as_before(block: Block, fresh: Fresh) -> Examples:

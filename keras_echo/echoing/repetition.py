@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -208,14 +208,19 @@ class Echo(Iterator[Use[T]]):
 
 
 class ShuffleBuffer(Iterator[T]):
-    """Draws from a buffer of `size` elements of the stream, so that copies don't stand in a row.
+    """Draws from a buffer of elements of the stream, so that copies don't stand in a row.
 
-    Each draw is a function of the seed and the number of the draw alone, so the state is what the
-    buffer holds and a count.
+    While there is room, each draw takes in one element more than it gives: so the buffer fills as
+    it goes, and no draw waits for all of it. Where there is none, it gives what it holds; and what
+    the stream has next, if it holds nothing.
+
+    Each draw is a function of the seed, the number of the draw and how much is held, so the state
+    is what the buffer holds and a count.
 
     Args:
         upstream: The stream to shuffle.
-        size: How many elements the buffer holds; 0 or 1 leaves the order as it is.
+        has_room: Tells, of what the buffer holds, whether it may hold one element more before the
+            next draw. With room for no more than one, the order stays as it is.
         seed: Seed of the draws, a non-negative integer.
         num_drawn: State of an interrupted stream: how many elements were drawn.
         held: State of an interrupted stream: what the buffer held.
@@ -224,14 +229,14 @@ class ShuffleBuffer(Iterator[T]):
     def __init__(
         self,
         upstream: Iterator[T],
-        size: int,
+        has_room: Callable[[Sequence[T]], bool],
         *,
         seed: int,
         num_drawn: int = 0,
         held: tuple[T, ...] = (),
     ) -> None:
         self._upstream = upstream
-        self._size = max(size, 1)
+        self._has_room = has_room
         self._seed = seed
         self._held = list(held)
         self.num_drawn = num_drawn
@@ -242,9 +247,10 @@ class ShuffleBuffer(Iterator[T]):
         return tuple(self._held)
 
     def __next__(self) -> T:
-        while len(self._held) < self._size:
-            self._held.append(next(self._upstream))
-        if self._size > 1:
+        for _ in range(2):
+            if not self._held or self._has_room(self._held):
+                self._held.append(next(self._upstream))
+        if len(self._held) > 1:
             drawn = self._draw()
             self._held[drawn], self._held[-1] = self._held[-1], self._held[drawn]
         self.num_drawn += 1
@@ -252,4 +258,4 @@ class ShuffleBuffer(Iterator[T]):
 
     def _draw(self) -> int:
         bits = np.random.Philox(key=self._seed, counter=self.num_drawn)
-        return int(np.random.Generator(bits).integers(self._size))
+        return int(np.random.Generator(bits).integers(len(self._held)))

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from keras_echo.memory.example_storage import Memory
 
-AUTO_BYTES = 2**30  # of what waits on the device, at most, with "auto"
-_PEEKED = 2  # batches that Keras may be served again; see keras_echo.serving.keras_calls
+AUTO_BYTES = 2**30  # of what waits on the device, or in the shuffle buffer, at most, with "auto"
+NUM_PEEKED = 2  # batches that Keras may be served again; see keras_echo.serving.keras_calls
 
 _BACKENDS = {"jax": ON_JAX, "torch": ON_TORCH, "tensorflow": ON_TENSORFLOW}
 
@@ -98,7 +98,8 @@ def batch_placement(placement: str, *, num_waiting: int, augments: bool) -> Batc
 
     Args:
         placement: `"auto"`, `"host"` or `"device"`.
-        num_waiting: The most batches that wait for their uses at the same time.
+        num_waiting: The most batches that wait for their uses at the same time, without those of a
+            shuffle buffer that keeps to `AUTO_BYTES` by itself.
         augments: Whether copies are augmented on the host.
 
     Raises:
@@ -120,7 +121,7 @@ def batch_placement(placement: str, *, num_waiting: int, augments: bool) -> Batc
         return BatchPlacement()
     if placement == "device":
         return BatchPlacement(backend.place)
-    return BatchPlacement(backend.place, AUTO_BYTES / (num_waiting + _PEEKED))
+    return BatchPlacement(backend.place, AUTO_BYTES / (num_waiting + NUM_PEEKED))
 
 
 def example_placement(placement: str, *, augments: bool) -> ExamplePlacement:

@@ -16,6 +16,10 @@ def numbers(start=0):
     return itertools.count(start)
 
 
+def room_for(size):
+    return lambda held: len(held) < size
+
+
 def items(uses, num):
     return [use.item for use in itertools.islice(uses, num)]
 
@@ -133,21 +137,24 @@ def test_echo_goes_on_from_its_state(factor, before, after):
 
 @given(size=st.integers(0, 20), seed=seeds, num_steps=st.integers(1, 100))
 def test_shuffle_serves_all_but_what_it_holds(size, seed, num_steps):
-    buffer = ShuffleBuffer(numbers(), size, seed=seed)
-    served = list(itertools.islice(buffer, num_steps))
-    assert sorted((*served, *buffer.held)) == list(range(num_steps + max(size, 1) - 1))
+    buffer = ShuffleBuffer(numbers(), room_for(size), seed=seed)
+    served = []
+    for step in range(1, num_steps + 1):  # it fills by one a step
+        served.append(next(buffer))
+        assert sorted((*served, *buffer.held)) == list(range(step + min(step, max(size, 1) - 1)))
     if size <= 1:
         assert served == list(range(num_steps))
 
 
 @given(size=st.integers(0, 20), seed=seeds, before=st.integers(0, 50), after=st.integers(1, 50))
 def test_shuffle_goes_on_from_its_state(size, seed, before, after):
-    whole = list(itertools.islice(ShuffleBuffer(numbers(), size, seed=seed), before + after))
-    first = ShuffleBuffer(numbers(), size, seed=seed)
+    room = room_for(size)
+    whole = list(itertools.islice(ShuffleBuffer(numbers(), room, seed=seed), before + after))
+    first = ShuffleBuffer(numbers(), room, seed=seed)
     assert list(itertools.islice(first, before)) == whole[:before]
     second = ShuffleBuffer(
         numbers(before + len(first.held)),
-        size,
+        room,
         seed=seed,
         num_drawn=first.num_drawn,
         held=first.held,
@@ -155,14 +162,33 @@ def test_shuffle_goes_on_from_its_state(size, seed, before, after):
     assert list(itertools.islice(second, after)) == whole[before:]
 
 
+@given(seed=seeds, rooms=st.lists(st.integers(0, 20), min_size=1, max_size=100))
+def test_where_there_is_no_room_what_is_held_is_served_and_then_the_stream(seed, rooms):
+    size = 0
+    buffer = ShuffleBuffer(numbers(), lambda held: len(held) < size, seed=seed)
+    served = []
+    for size in rooms:
+        held = buffer.held
+        served.append(next(buffer))
+        if len(held) >= size:
+            assert served[-1] in (held or (len(served) - 1,))
+            assert len(buffer.held) == max(len(held) - 1, 0)
+        else:
+            assert len(buffer.held) == min(len(held) + 1, max(size - 1, 0))
+    assert sorted((*served, *buffer.held)) == list(range(len(rooms) + len(buffer.held)))
+
+
 def test_shuffle_draws_evenly():
     # 4,000 draws of the first element out of 10: a chi-squared of 30 has probability 4e-4.
-    firsts = Counter(next(ShuffleBuffer(numbers(), 10, seed=seed)) for seed in range(4000))
+    full = {"held": tuple(range(10))}
+    firsts = Counter(
+        next(ShuffleBuffer(numbers(), room_for(10), seed=seed, **full)) for seed in range(4000)
+    )
     assert sum((firsts[place] - 400) ** 2 / 400 for place in range(10)) < 30
 
 
 def test_echoed_copies_are_spread_by_the_buffer():
-    echoed = ShuffleBuffer(Echo(numbers(), lambda: 4.0), 100, seed=0)
+    echoed = ShuffleBuffer(Echo(numbers(), lambda: 4.0), room_for(100), seed=0)
     served = items(echoed, 4000)
     in_a_row = sum(left == right for left, right in itertools.pairwise(served))
     assert in_a_row < 0.05 * len(served)  # without a buffer, three of four
