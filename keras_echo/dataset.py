@@ -64,13 +64,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
             of the size of the larger one of the source's first two, whose last batch of a pass may
             be shorter.
         shuffle_buffer: What to hold after the echo and to draw from at random, so that copies
-            don't follow each other. It fills as it goes. `"auto"`: 16 uses of batches, of at most
-            1 GiB, or 8 batches' worth of examples, while the factor is above 1. When it falls to 1,
-            what is held is served (of examples, the last ones in a shorter batch), and then the
-            source's own batches. A number is held at any factor. With `echo="batch"`, of batches;
-            0 keeps the order. With `echo="example"`, of examples, each held once however often it
-            is used; 0 means 8 batches' worth, and a buffer of no more than one batch keeps the
-            order.
+            don't follow each other. It fills as it goes. `"auto"`: the uses of 8 batches, in at
+            most 1 GiB, or 8 batches' worth of examples, while the factor is above 1. When it falls
+            to 1, what is held is served (of examples, the last ones in a shorter batch), and then
+            the source's own batches. A number is held at any factor. With `echo="batch"`, of
+            batches; 0 keeps the order. With `echo="example"`, of examples, each held once however
+            often it is used; 0 means 8 batches' worth, and a buffer of no more than one batch keeps
+            the order.
         augment: Applied to every copy after the echo, on as many threads of the dataset as there
             are `workers` (with `"auto"`, as the source wishes). A function of a batch; if it has a
             parameter `rng`, it gets a `numpy.random.Generator` of that copy, and the same seed then
@@ -85,9 +85,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
         placement: Where batches wait for their reuse. `"host"`: each use is a copy in the host's
             memory. `"device"`: a batch is transferred once, and its copies are served from the
             accelerator's memory, as arrays of the backend; at most `shuffle_buffer` + 6 batches
-            are held there, 22 with `shuffle_buffer="auto"`. `"auto"`: the device if they take 1 GiB
-            at most (six batches, with `shuffle_buffer="auto"`, which keeps to 1 GiB by itself) and
-            nothing augments them, otherwise the host. With `echo="example"` it is the shuffle
+            are held there. `"auto"`: the device if they take 1 GiB at most (six batches, with
+            `shuffle_buffer="auto"`, which keeps to 1 GiB by itself) and nothing augments them,
+            otherwise the host. With `echo="example"` it is the shuffle
             buffer that lies there; `"auto"` puts it on accelerators only.
         seed: Seed of all that is random. By default one is drawn from Python's `random`, which
             `keras.utils.set_random_seed` seeds.

@@ -47,8 +47,8 @@ SHUFFLE_BUFFERS = {
     "batch_4": 4,
     "batch_shuffled": SHUFFLE_BUFFER_BATCHES,
     "batch_64": 64,
-    AUTO: 16,  # until the dataset takes "auto"
-    FOLLOW: 16,
+    AUTO: "auto",
+    FOLLOW: "auto",
 }
 IMAGE_METHODS = ("batch", "batch_shuffled", "example_before", "example_after")
 TEXT_METHODS = ("batch", "batch_shuffled", "example")

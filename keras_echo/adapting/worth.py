@@ -103,10 +103,14 @@ class Estimates(dict[int, Estimate]):
 
 
 class Worth:
-    """Learns from stretches of training what each use is worth."""
+    """Learns from stretches of training what each use is worth.
 
-    def __init__(self) -> None:
-        self._samples: deque[tuple[int, float, tuple[float, ...]]] = deque(maxlen=MOST_SAMPLES)
+    Args:
+        most_samples: The last steps that count; None for all.
+    """
+
+    def __init__(self, most_samples: int | None = MOST_SAMPLES) -> None:
+        self._samples: deque[tuple[int, float, tuple[float, ...]]] = deque(maxlen=most_samples)
 
     def add(self, uses: Sequence[int], decreases: Sequence[float]) -> None:
         """Takes in a stretch of successive steps.

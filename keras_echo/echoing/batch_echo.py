@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from keras_echo.reading.fresh_batches import FreshBatches
     from keras_echo.reading.stream import Fresh, Position
 
-AUTO_USES = 16
-"""Uses in the shuffle buffer, at most, with "auto"."""
+AUTO_BATCHES = 8
+"""Batches all of whose uses have room in the shuffle buffer, with "auto"."""
 
 _NUM_ELSEWHERE = NUM_KEPT + NUM_PEEKED + 1
 """Batches that may wait outside of the shuffle buffer; one of them is the next to come there."""
@@ -86,8 +86,8 @@ class BatchEchoing:
 
     Attributes:
         placement: Where batches wait for their reuse.
-        shuffle_buffer: Uses in the shuffle buffer after the echo; 0 keeps the order. "auto": up to
-            `AUTO_USES`, which take `AUTO_BYTES` at most, while the factor is above 1.
+        shuffle_buffer: Uses in the shuffle buffer after the echo; 0 keeps the order. "auto":
+            those of `AUTO_BATCHES` batches, in `AUTO_BYTES` at most, while the factor is above 1.
     """
 
     placement: BatchPlacement
@@ -232,7 +232,7 @@ def _has_room(
     """Whether the shuffle buffer may hold one more use; see `BatchEchoing`."""
     if shuffle_buffer != "auto":
         return len(uses) < shuffle_buffer
-    if factor() == 1 or len(uses) >= AUTO_USES:
+    if factor() == 1 or len(uses) >= AUTO_BATCHES * factor():
         return False
     num_bytes = {use.item.position: use.item.num_bytes for use in uses}  # copies share a batch
     elsewhere = _NUM_ELSEWHERE * max(num_bytes.values(), default=0)

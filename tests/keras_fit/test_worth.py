@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import keras_echo
 from keras_echo import DataEchoCallback, EchoingPyDataset
+from keras_echo.adapting.unseen_loss import UnseenLoss
 from keras_echo.adapting.worth import Worth
 from keras_echo.dataset import probe_of
 
@@ -98,6 +99,26 @@ def test_uses_are_told_through_the_shuffle_buffer(windows, numbered):
         assert len(set(numbers)) == len(numbers)
         assert set(numbers) <= {1, 2, 3, 4}
     assert any(len(numbers) == 4 for numbers in seen.values())
+
+
+def test_no_step_has_seen_what_the_loss_is_taken_on(windows, numbered, recorder, monkeypatch):
+    asked = []
+
+    class Recording(UnseenLoss):
+        def __call__(self, batch):
+            asked.append((len(model.trained_on()), int(batch[0].max())))
+            return super().__call__(batch)
+
+    monkeypatch.setattr("keras_echo.callback.UnseenLoss", Recording)
+    model = recorder()
+    dataset = EchoingPyDataset(numbered(300), echo_factor=2, shuffle=False, steps_per_epoch=150)
+    callback = measured(dataset, model, epochs=2)
+    assert callback._worth.problem is None
+    assert len({number for _, number in asked}) > 20
+    trained = model.trained_on()
+    for num_steps, number in asked:
+        assert number not in trained[:num_steps]
+        assert number in trained or number > max(trained)  # it isn't lost, either
 
 
 def digits(num=256):

@@ -62,37 +62,6 @@ def test_uses_are_those_that_the_steps_made(digits, model):
     assert mixed[-1][0] != sorted(mixed[-1][0])
 
 
-def test_no_step_sees_what_the_loss_is_taken_on_before_the_stretch_is_over(digits, model):
-    from study.training import dataset_of, reset
-    from study.worth.measuring import Measuring, Watched
-
-    seen, taken = [], []
-
-    class Seen(Watched):
-        def __getitem__(self, index):
-            batch = super().__getitem__(index)
-            seen.append(np.array(batch[0]).tobytes())
-            return batch
-
-    class Taking(Measuring):
-        def _unseen(self):
-            x, y = super()._unseen()
-            taken.append([part.tobytes() for part in np.split(x, 4)])
-            return x, y
-
-    run = short(plan.NO_ECHO, 1, num_steps=64)
-    reset(model, digits, 0, 4e-3)
-    with dataset_of(digits, run.setting, 0, Seen) as dataset:
-        measuring = Taking(digits, dataset, run.setting, 0)
-        model.fit(dataset, epochs=8, verbose=0, callbacks=[measuring])
-    first, second = taken
-    in_order = list(dict.fromkeys(seen))  # what is only peeked at is served again
-    # A stretch begins before step 16 and is over before step 32.
-    assert not set(first) & set(in_order[:32])
-    assert set(first) <= set(seen)  # but later
-    assert not set(second) & set(seen)
-
-
 def with_target(monkeypatch, target):
     task = dataclasses.replace(plan.TASKS["digits"], target=target)
     monkeypatch.setitem(plan.TASKS, "digits", task)

@@ -10,7 +10,9 @@ from study.summary import Spread
 from study.worth import findings, summary
 from study.worth.page import page
 from study.worth.plan import FACTORS, RATIOS
-from study.worth.summary import Prediction, Row, Value, predictions, summarise
+from study.worth.summary import Prediction, Row, predictions, summarise
+
+from keras_echo.adapting.worth import Estimate, Estimates
 
 ONE = setting(plan.NO_ECHO, 1)
 
@@ -21,7 +23,7 @@ def flat(value):
 
 def row(setting, *, fresh=math.inf, time=math.inf, worth=None):
     times = {ratio: flat(time) for ratio in RATIOS}
-    return Row(setting, 5, flat(fresh), times, worth or {}, flat(float(setting.factor)))
+    return Row(setting, 5, flat(fresh), times, Estimates(worth or {}), flat(float(setting.factor)))
 
 
 def rows_of(*rows):
@@ -99,7 +101,9 @@ def test_without_all_fixed_factors_there_is_no_verdict():
 
 def prediction(number, last, saved, factor=4):
     task = list(plan.TASKS)[number % 5]
-    return Prediction(setting("auto", factor, task=task), Value(last, 0.1), -last, last, saved)
+    return Prediction(
+        setting("auto", factor, task=task), Estimate(last, 0.1, 9), -last, last, saved
+    )
 
 
 def test_rank_correlations_of_planted_cases():
@@ -126,13 +130,8 @@ def test_correlations_are_taken_for_each_factor_alone():
     assert found["all"].num == 6
 
 
-def test_the_error_of_a_ratio_is_that_of_both():
-    ratio = Value(2.0, 0.2).over(Value(4.0, 0.4))
-    assert ratio == pytest.approx((0.5, 0.5 * math.hypot(0.1, 0.1)))
-
-
 def test_what_worth_says_of_a_setting():
-    worth = {use: Value(mean, 0.1) for use, mean in enumerate((2.0, 1.0, 0.5, -0.5), 1)}
+    worth = {use: Estimate(mean, 0.1, 9) for use, mean in enumerate((2.0, 1.0, 0.5, -0.5), 1)}
     echoed = setting("batch", 4)
     rows = rows_of(row(ONE, fresh=300), row(echoed, fresh=100, worth=worth))
     (found,) = predictions(rows)
@@ -140,12 +139,12 @@ def test_what_worth_says_of_a_setting():
     assert (found.average, found.total, found.saved) == pytest.approx((1.5 / 4, 1.5, 3))
     worth.pop(3)
     assert not predictions(rows)
-    worth |= {1: Value(0.19, 0.1), 3: Value(1.0, 0.1)}  # which may be noise
+    worth |= {1: Estimate(0.19, 0.1, 9), 3: Estimate(1.0, 0.1, 9)}  # which may be noise
     assert not predictions(rows)
 
 
 def test_what_was_never_reached_saved_nothing():
-    worth = dict.fromkeys((1, 2), Value(1.0, 0.1))
+    worth = dict.fromkeys((1, 2), Estimate(1.0, 0.1, 9))
     echoed = setting("batch", 2)
     (found,) = predictions(rows_of(row(ONE, fresh=300), row(echoed, worth=worth)))
     assert found.saved == 0

@@ -1,116 +1,60 @@
-"""What uses are worth, measured in a run: the one place that knows how that is done."""
+"""What uses are worth, measured in a run by the library's own windows, and followed."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-import zlib
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import jax
 import keras
-import numpy as np
 
-import keras_echo
+from keras_echo.adapting.unseen_loss import UnseenLoss
+from keras_echo.adapting.worth import Worth, next_limit
+from keras_echo.adapting.worth_window import NUM_STEPS, NUM_UNSEEN, WorthWindow
+from keras_echo.dataset import probe_of
 from study.plan import FOLLOW
-from study.training import batches_read
 from study.worth import plan
-from study.worth.estimating import Worth, next_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
+    import keras_echo
+    from keras_echo.memory.batch import Batch
+    from keras_echo.reading.stream import Position
     from study.plan import Setting
-    from study.workload import Batch, Workload
+
+loss_of = functools.cache(UnseenLoss)  # a model is compiled once in a process
+
+_QUEUE = 10  # batches that are read ahead
 
 
-class Watched(keras_echo.EchoingPyDataset):
-    """An echoing dataset that knows which use of its batch a step made.
+class Upcoming:
+    """The fresh batches of a dataset, all that are read ahead: so each run takes the same ones."""
 
-    Attributes:
-        last_use: That of the last step, from 1.
-    """
+    def __init__(self, dataset: keras_echo.EchoingPyDataset) -> None:
+        self._unseen = probe_of(dataset).unseen
+        self.number_of_use = self._unseen.number_of_use
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._num_uses: Counter[int] = Counter()
-        self._served = 0
-        self.last_use = 0
-
-    def __getitem__(self, index: int) -> Batch:
-        """Serves the next batch."""
-        batch = super().__getitem__(index)
-        self._served = zlib.crc32(np.ascontiguousarray(batch[0]))
-        return batch
-
-    def trained(self) -> None:
-        """To be called after each step: a batch that was served may only have been peeked at."""
-        self._num_uses[self._served] += 1
-        self.last_use = self._num_uses[self._served]
-
-
-@functools.cache
-def loss_of(model: Any) -> Callable[[list[Any], Batch], Any]:
-    """The loss of a batch under values of a model's variables, compiled."""
-
-    @jax.jit
-    def loss(values: list[Any], batch: Batch) -> Any:
-        x, y = batch
-        state = zip(model.variables, values, strict=True)
-        with keras.StatelessScope(state_mapping=state):
-            return model.compute_loss(x=x, y=y, y_pred=model(x, training=False), training=False)
-
-    return loss
-
-
-@dataclass
-class Window:
-    """Takes the loss on unseen batches before and after each step of a stretch.
-
-    Attributes:
-        dataset: What is trained on.
-        num_steps: How many steps.
-        loss: The loss on the unseen batches, under the weights as they are.
-        uses: For each step, which use of its batch it was.
-        decreases: For each step, by how much the loss fell.
-    """
-
-    dataset: Watched
-    num_steps: int
-    loss: Callable[[], float]
-    uses: list[int] = field(default_factory=list, init=False)
-    decreases: list[float] = field(default_factory=list, init=False)
-
-    def record(self) -> Generator[None, None, None]:
-        """Records it; to be advanced before each of the steps, and once after the last."""
-        before = self.loss()
-        for _ in range(self.num_steps):
-            yield
-            after = self.loss()
-            self.uses.append(self.dataset.last_use)
-            self.decreases.append(before - after)
-            before = after
+    def upcoming(self) -> dict[Position, Callable[[], Batch]]:
+        """See `keras_echo.probe.Unseen`."""
+        self._unseen.fill(_QUEUE, 60.0)
+        return self._unseen.upcoming()
 
 
 class Measuring(keras.callbacks.Callback):
     """Measures what uses are worth, and lets the factor follow that where it is to.
 
     Args:
-        workload: What is trained.
         dataset: What is trained on, with a factor of R at first where worth is followed.
         setting: Says how much is measured, and whether the factor follows.
-        seed: That of the run.
 
     Attributes:
         worth: What was learnt so far.
-        windows: For each stretch, the uses and the decreases of the loss.
+        windows: For each window, the uses and the decreases of the loss.
         cost_steps: What measuring took so far, in steps.
     """
 
-    def __init__(self, workload: Workload, dataset: Watched, setting: Setting, seed: int) -> None:
+    def __init__(self, dataset: keras_echo.EchoingPyDataset, setting: Setting) -> None:
         super().__init__()
         self.worth = Worth()
         self.windows: list[tuple[list[int], list[float]]] = []
@@ -119,41 +63,35 @@ class Measuring(keras.callbacks.Callback):
         self._ratio = setting.factor
         self._limit = math.inf
         self._follows = setting.method == FOLLOW
-        self._length, self._num_unseen = (
-            (plan.FOLLOW_STRETCH, plan.FOLLOW_UNSEEN)
-            if self._follows
-            else (plan.STRETCH, plan.NUM_UNSEEN)
-        )
         self._num_steps = 0
-        self._window: Window | None = None
+        self._window: WorthWindow | None = None
         self._recording: Iterator[None] = iter(())
-        # What the run reads, once more: the same seed gives the same batches.
-        read = workload.passes(setting.batch_size, seed, augmented=True)
-        self._stream = itertools.chain.from_iterable(read() for _ in itertools.count())
-        self._num_taken = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keras calls this before each step."""
         if self._window is not None:
             self._advance(self._window)
         if self._window is None and self._is_due():
-            self._window = Window(self._dataset, self._length, self._loss_of(self._unseen()))
+            self._window = WorthWindow(
+                Upcoming(self._dataset), self._loss, lambda: None, self._num_steps
+            )
             self._recording = self._window.record()
             self._advance(self._window)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keras calls this after each step."""
-        self._dataset.trained()
         self._num_steps += 1
+
+    @property
+    def _loss(self) -> UnseenLoss:
+        return loss_of(self.model)
 
     def _is_due(self) -> bool:
         if not self._follows:
-            return self._num_steps % (2 * self._length) == self._length
-        cost_steps = (self._length + 1) * self._num_unseen * plan.STEPS_PER_LOSS
+            return self._num_steps % (2 * NUM_STEPS) == NUM_STEPS
+        cost_steps = (NUM_STEPS + 1) * NUM_UNSEEN * plan.STEPS_PER_LOSS
         return self.cost_steps + cost_steps <= plan.FOLLOW_BUDGET * self._num_steps
 
-    def _advance(self, window: Window) -> None:
-        self.cost_steps += self._num_unseen * plan.STEPS_PER_LOSS
+    def _advance(self, window: WorthWindow) -> None:
+        self.cost_steps += NUM_UNSEEN * plan.STEPS_PER_LOSS
+        _ = self.model  # which has Keras bring the variables up to date
         if next(self._recording, self) is not self:
             return
         self._window = None
@@ -163,23 +101,10 @@ class Measuring(keras.callbacks.Callback):
             self._follow()
 
     def _follow(self) -> None:
+        """As the library's callback does."""
         factor = self._dataset.echo_factor
-        self._limit = next_limit(self.worth.estimates(), factor, self._limit)
-        if (followed := min(self._ratio, self._limit)) != factor:
-            self._dataset.echo_factor = followed
-            self.worth.clear()  # another factor has other uses
-
-    def _unseen(self) -> Batch:
-        """Batches that no step will have seen at the end of the stretch."""
-        skipped = max(0, batches_read(self._dataset) + self._length - self._num_taken)
-        taken = list(itertools.islice(self._stream, skipped, skipped + self._num_unseen))
-        self._num_taken += skipped + self._num_unseen
-        x, y = (np.concatenate(arrays) for arrays in zip(*taken, strict=True))
-        return x, y
-
-    def _loss_of(self, batch: Batch) -> Callable[[], float]:
-        def loss() -> float:
-            model = self.model  # which has Keras bring the variables up to date
-            return float(loss_of(model)([variable.value for variable in model.variables], batch))
-
-        return loss
+        limit = next_limit(self.worth.estimates(), factor, self._limit)
+        if limit > self._limit:
+            self.worth.forget(above=self._limit)
+        self._limit = limit
+        self._dataset.echo_factor = min(self._ratio, limit)

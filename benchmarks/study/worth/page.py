@@ -8,6 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from keras_echo.adapting.worth import SURE
+from keras_echo.adapting.worth_window import NUM_UNSEEN
 from study.findings import answer
 from study.page import answer_cell
 from study.plan import AUTO, METHOD_NAMES, NO_ECHO, SEEDS, TASKS, Setting
@@ -27,14 +29,11 @@ from study.worth.plan import (
     FOLLOW_CLOSE,
     FOLLOW_MOST,
     FOLLOW_SHARE,
-    FOLLOW_UNSEEN,
     LARGE_FACTOR,
-    NUM_UNSEEN,
     RATIOS,
-    SURE,
     methods,
 )
-from study.worth.summary import is_asked, predictions, relative
+from study.worth.summary import is_asked, predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,7 +55,6 @@ def page(rows: Rows, num_runs: int) -> str:
         seeds=f"{SEEDS[0]} to {SEEDS[-1]}",
         num_seeds=len(SEEDS),
         num_unseen=NUM_UNSEEN,
-        follow_unseen=FOLLOW_UNSEEN,
         budget=f"{FOLLOW_BUDGET:.0%}".replace("%", " %"),
     )
     sections = {
@@ -267,5 +265,5 @@ def _uses(rows: Rows) -> str:
 
 
 def _use(row: Row, use: int) -> str:
-    ratio = relative(row, use)
+    ratio = row.worth.relative().get(use)
     return f"{ratio.mean:.2f} ± {ratio.standard_error:.2f}" if ratio else ""

@@ -8,28 +8,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from keras_echo.adapting.worth import Estimate, Estimates, Worth
 from study.measures import measured
 from study.plan import AUTO, FOLLOW, SEEDS, Run, Setting
 from study.summary import Spread, finite, spread, unechoed
-from study.worth.estimating import Worth
 from study.worth.measures import time_to_target
-from study.worth.plan import FACTORS, RATIOS, SURE, settings
+from study.worth.plan import FACTORS, RATIOS, settings
 
 if TYPE_CHECKING:
     from study.journal import Record
-
-
-class Value(NamedTuple):
-    """A figure and its standard error."""
-
-    mean: float
-    standard_error: float
-
-    def over(self, other: Value) -> Value:
-        """The ratio of two that are independent; the error to first order."""
-        ratio = self.mean / other.mean
-        errors = self.standard_error, ratio * other.standard_error
-        return Value(ratio, math.hypot(*errors) / abs(other.mean))
 
 
 class Row(NamedTuple):
@@ -48,7 +35,7 @@ class Row(NamedTuple):
     num_reached: int
     fresh: Spread
     times: dict[int, Spread]
-    worth: dict[int, Value]
+    worth: Estimates
     last_factor: Spread
 
 
@@ -79,21 +66,12 @@ def summarise(records: dict[Run, Record], tasks: list[str]) -> Rows:
     return rows
 
 
-def _worth(records: list[Record]) -> dict[int, Value]:
-    worth = Worth()
+def _worth(records: list[Record]) -> Estimates:
+    worth = Worth(most_samples=None)
     for record in records:
         for uses, decreases in record["windows"]:
             worth.add(uses, decreases)
-    found = worth.estimates()
-    return {use: Value(each.mean, each.standard_error) for use, each in found.items()}
-
-
-def relative(row: Row, use: int) -> Value | None:
-    """The worth of a use over that of the first; None if it isn't known, or the first is noise."""
-    first, this = row.worth.get(1), row.worth.get(use)
-    if first is None or this is None or first.mean <= SURE * first.standard_error:
-        return None
-    return this.over(first)
+    return worth.estimates()
 
 
 class Prediction(NamedTuple):
@@ -108,7 +86,7 @@ class Prediction(NamedTuple):
     """
 
     setting: Setting
-    last: Value
+    last: Estimate
     average: float
     total: float
     saved: float
@@ -126,9 +104,9 @@ def predictions(rows: Rows) -> list[Prediction]:
         base = rows.get(unechoed(setting))
         if not is_asked(setting) or base is None or math.isinf(base.fresh.median):
             continue
-        uses = [relative(row, use) for use in range(1, setting.factor + 1)]
-        known = [use for use in uses if use is not None]
-        if len(known) < len(uses):
+        shares = row.worth.relative()
+        known = [shares[use] for use in range(1, setting.factor + 1) if use in shares]
+        if len(known) < setting.factor:
             continue
         total = sum(use.mean for use in known)
         found.append(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from study.measures import reached
 from study.plan import FOLLOW, Run
 from study.training import Evaluations, dataset_of, reset, timed
-from study.worth.measuring import Measuring, Watched
+from study.worth.measuring import Measuring
 from study.worth.plan import measures_worth
 
 if TYPE_CHECKING:
+    import keras_echo
     from study.workload import Workload
 
 
@@ -21,7 +22,11 @@ class EvaluationsToTarget(Evaluations):
     """
 
     def __init__(
-        self, workload: Workload, dataset: Watched, run: Run, measuring: Measuring
+        self,
+        workload: Workload,
+        dataset: keras_echo.EchoingPyDataset,
+        run: Run,
+        measuring: Measuring,
     ) -> None:
         super().__init__(workload, dataset)
         self._echoing, self._run, self._measuring = dataset, run, measuring
@@ -50,8 +55,8 @@ def train(workload: Workload, model: Any, run: Run) -> dict[str, Any]:
     """
     setting = run.setting
     reset(model, workload, run.seed, run.learning_rate)
-    with dataset_of(workload, setting, run.seed, Watched) as dataset:
-        measuring = Measuring(workload, dataset, setting, run.seed)
+    with dataset_of(workload, setting, run.seed) as dataset:
+        measuring = Measuring(dataset, setting)
         evaluations = EvaluationsToTarget(workload, dataset, run, measuring)
         model.fit(
             dataset,
