@@ -132,7 +132,10 @@ class Bench:
         rng = np.random.default_rng(0)
         shape = sizes.batch, sizes.image, sizes.image, 3
         self.batches = [
-            (rng.normal(size=shape).astype("float32"), rng.integers(10, size=sizes.batch))
+            (
+                rng.normal(size=shape).astype("float32"),
+                rng.integers(10, size=sizes.batch).astype("int32"),
+            )
             for _ in range(NUM_BATCHES)
         ]
         self.model = convolutional(sizes.image, sizes.blocks)
