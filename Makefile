@@ -54,7 +54,8 @@ bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (a
 	$(BIN)/python benchmarks/pages.py
 
 gpu: $(VENV)/.base  ## what an accelerator says, in a minute or two; BACKEND=jax|torch, built for it
-	KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/on_gpu.py --json on_gpu-$(BACKEND).json
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/on_gpu.py \
+		--json docs/benchmarks/on_gpu_$(BACKEND).json
 
 study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study/ (three quarters of an hour on two idle cores; goes on where it was)
 	$(BIN)/python benchmarks/echoing_study.py --jobs 2

@@ -7,6 +7,9 @@ A convolutional network in float32, whose steps are made to take 10 to 30 ms, tr
   takes whose batch lies on the device, measured before and after, as `fit()` without echoing.
 - cost: at R = 0.5, `fit()` with the callback over `fit()` of the bare source, which Keras reads on
   the training thread, and over `fit()` of an `EchoingPyDataset` without the callback.
+- ahead: how many steps the host is ahead of the device, and how many batches are used once more at
+  R = 0.7 and steps of 60 ms, where none should be: a host that runs ahead waits for batches that
+  the device doesn't need yet.
 - placement: steps of a linear model at e = 4, with batches of 40 MB that wait on the host and on
   the device; and whether both come to the same weights, bit for bit.
 - trace: one window of three steps is kept, and what `analyze` says of it.
@@ -42,6 +45,7 @@ ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 RATIOS = (2.0, 4.0, 8.0)
 WIDTH = 64  # of the convolutions
 LEAST_SECONDS, TARGET_SECONDS, MOST_SECONDS = 0.010, 0.014, 0.030  # of a step
+SLOW_SECONDS = 0.06  # of a step of the part "ahead"
 MOST_BLOCKS = 48
 WARM_UP = 5  # steps before the clock runs
 NUM_ROUNDS = 3
@@ -138,6 +142,7 @@ class Bench:
             )
             for _ in range(NUM_BATCHES)
         ]
+        self.is_fitted = is_fitted
         self.model = convolutional(sizes.image, sizes.blocks)
         self.step_seconds = self.in_memory_seconds()
         if is_fitted and not LEAST_SECONDS < self.step_seconds < MOST_SECONDS:
@@ -178,7 +183,7 @@ class Bench:
         ):
             callback = keras_echo.DataEchoCallback(dataset, logs)
             at = (1, num_steps // 2, num_steps - 1)
-            clocks = timed(self.model, dataset, at, [callback])
+            clocks = timed(self.model, dataset, at, callbacks=[callback])
         after = self.in_memory_seconds()
         step_seconds = (before + after) / 2
         read_seconds = statistics.mean(read.seconds)
@@ -217,7 +222,7 @@ class Bench:
                     self.model,
                     dataset if is_echoing else read,
                     (1, num_steps - 1),
-                    [callback] if is_adapting else [],
+                    callbacks=[callback] if is_adapting else [],
                 )
                 decisions.extend(map(described, callback.decisions))
             return last.seconds - first.seconds
@@ -230,6 +235,50 @@ class Bench:
             "over_without": statistics.median(one["with"] / one["without"] for one in rounds),
             "highest_factor": max(decision["factor"] for decision in decisions),
             "decisions": decisions,
+        }
+
+    def ahead(self) -> dict[str, Any]:
+        """How far the host is ahead of the device, and what that does to batches."""
+        import keras
+        import numpy as np
+
+        import keras_echo
+
+        size, num_steps = (4096, 60) if self.is_fitted else (64, 30)
+        x = np.random.default_rng(0).normal(size=(size, 64)).astype("float32")
+        batches = [(x, x[:, :1])]
+        resident = keras.tree.map_structure(on_device, batches)
+
+        def in_memory(model: keras.Model) -> tuple[float, list[float]]:
+            begins: list[float] = []
+            first, last = timed(
+                model, source(resident, num_steps), (WARM_UP, num_steps - 1), begins
+            )
+            step_seconds = (last.seconds - first.seconds) / (num_steps - 1 - WARM_UP)
+            return step_seconds, [begin - first.seconds for begin in begins[WARM_UP + 1 :]]
+
+        model, blocks = dense(size, 4), 4
+        step_seconds, begins = in_memory(model)
+        if self.is_fitted:
+            blocks = min(max(1, round(blocks * SLOW_SECONDS / step_seconds)), MOST_BLOCKS)
+            model = dense(size, blocks)
+            step_seconds, begins = in_memory(model)
+        read = source(batches, num_steps, 0.7 * step_seconds)
+        with keras_echo.EchoingPyDataset(read, steps_per_epoch=num_steps) as dataset:
+            callback = keras_echo.DataEchoCallback(dataset)
+            first, last = timed(model, dataset, (1, num_steps - 1), callbacks=[callback])
+        return {
+            "blocks": blocks,
+            "step_ms": 1e3 * step_seconds,
+            # When the host began with steps, in steps of the device.
+            "begins": [round(begin / step_seconds, 1) for begin in begins],
+            "steps_ahead": max(
+                number - begin / step_seconds for number, begin in enumerate(begins, 1)
+            ),
+            "fresh": last.fresh - first.fresh,
+            "extra_uses": last.extra - first.extra,
+            "steps": num_steps - 2,
+            "decisions": [described(decision) for decision in callback.decisions],
         }
 
     def placement(self) -> list[dict[str, Any]]:
@@ -315,7 +364,7 @@ class Bench:
             keras_echo.EchoingPyDataset(read, steps_per_epoch=num_steps) as dataset,
         ):
             callback = keras_echo.DataEchoCallback(dataset, logs, profile_steps=3, adapt=False)
-            timed(self.model, dataset, (1, num_steps - 1), [callback])
+            timed(self.model, dataset, (1, num_steps - 1), callbacks=[callback])
             found = keras_echo.analyze(logs)
             for number, one in enumerate(found):
                 print(render(one), flush=True)
@@ -342,6 +391,16 @@ def convolutional(image: int, blocks: int) -> keras.Model:
         ]
     )
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def dense(size: int, blocks: int) -> keras.Model:
+    """A model of large matrix products, of which nothing has to be tuned."""
+    import keras
+
+    layers = [keras.layers.Dense(size, activation="relu") for _ in range(blocks)]
+    model = keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1e-6), "mse")
     return model
 
 
@@ -378,9 +437,16 @@ def source(batches: list[tuple], num_steps: int, read_seconds: float = 0.0) -> A
 
 
 def timed(
-    model: keras.Model, data: Any, at: tuple[int, ...], callbacks: list[Any] | None = None
+    model: keras.Model,
+    data: Any,
+    at: tuple[int, ...],
+    begins: list[float] | None = None,
+    callbacks: list[Any] | None = None,
 ) -> list[Clock]:
-    """Calls `fit()`; returns what was at the begin of these steps, the device being waited for."""
+    """Calls `fit()`; returns what was at the begin of these steps, the device being waited for.
+
+    When the host began with each step is appended to `begins`.
+    """
     import keras
 
     import keras_echo
@@ -391,6 +457,8 @@ def timed(
         """Waits for the device at these steps only."""
 
         def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+            if begins is not None:
+                begins.append(time.perf_counter())
             if batch in at:
                 keras.ops.convert_to_numpy(self.model.trainable_variables[-1])
                 is_echoing = isinstance(data, keras_echo.EchoingPyDataset)
@@ -437,6 +505,7 @@ def measure(folder: Path | None, is_on_cpu: bool, write: Callable[[dict], None])
     parts: dict[str, Callable[[], Any]] = {
         **{f"ratio {ratio:g}": lambda ratio=ratio: bench.ratio(ratio) for ratio in RATIOS},
         "trace": lambda: bench.trace(folder),
+        "ahead": bench.ahead,
         "placement": bench.placement,
         "cost": bench.cost,
     }
@@ -493,6 +562,17 @@ def cost(result: dict[str, Any]) -> str:
     )
 
 
+def ahead(result: dict[str, Any]) -> str:
+    """How far the host runs ahead, and what that does to batches."""
+    rows = [
+        [f"{row['step_ms']:.1f}", f"{row['steps_ahead']:.1f}", *map(str, counts)]
+        for row in _rows([result["ahead"]])
+        for counts in [(row["steps"], row["fresh"], row["extra_uses"])]
+    ]
+    header = ["ms per step", "steps ahead", "steps at R = 0.7", "fresh batches", "extra uses"]
+    return markdown(header, rows, num_texts=0)
+
+
 def _rows(found: Any) -> list[dict[str, Any]]:
     """Those that were measured; a part that failed has its error instead."""
     return [row for row in found if "error" not in row] if isinstance(found, list) else []
@@ -511,7 +591,7 @@ def main() -> None:
         sys.exit("No accelerator is there that this backend can use. With --cpu, this runs anyway.")
     result = measure(args.traces, args.cpu, lambda known: write_json(args.json, known))
     print(f"{result['backend']} on {result['accelerator'] or 'no accelerator'}, {result['model']}")
-    for table in (ratios, placements, cost):
+    for table in (ratios, ahead, placements, cost):
         print(f"\n{table(result)}")
     for part, found in result.items():
         if isinstance(found, dict) and "error" in found:
