@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: demo test test-protobuf6 lint docs bench study worth clean
+.PHONY: demo test test-protobuf6 lint docs bench gpu study worth clean
 
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
@@ -52,6 +52,10 @@ bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (a
 	$(BIN)/python benchmarks/remedies.py --json docs/benchmarks/remedies.json
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/auto_readers.py --json docs/benchmarks/auto_readers.json
 	$(BIN)/python benchmarks/pages.py
+
+gpu: $(VENV)/.base  ## what an accelerator says, in a minute or two; BACKEND=jax|torch, built for it
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/on_gpu.py \
+		--json docs/benchmarks/on_gpu_$(BACKEND).json
 
 study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study/ (three quarters of an hour on two idle cores; goes on where it was)
 	$(BIN)/python benchmarks/echoing_study.py --jobs 2

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ def built(kind):
 
 
 def served(dataset, num):
-    return [np.asarray(dataset[0][0])[:, 0].tolist() for _ in range(num)]
+    return [keras.ops.convert_to_numpy(dataset[0][0])[:, 0].tolist() for _ in range(num)]
 
 
 def saved(kind, num_steps=9):

@@ -543,7 +543,7 @@ except KeyboardInterrupt:
 def test_a_script_that_ends_in_a_window_ends_clean(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LEAVES_A_WINDOW_OPEN, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(keras_echo.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
         capture_output=True,
         text=True,
         timeout=100,

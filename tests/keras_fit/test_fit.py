@@ -202,14 +202,16 @@ def test_a_loop_of_the_users_own_uses_every_batch_once_in_any_order(length, fact
         )
 
     with dataset() as plain, dataset() as looped:
-        expected = [np.asarray(plain[7 + step][0]).tolist() for step in range(4 * length)]
+        expected = [
+            keras.ops.convert_to_numpy(plain[7 + step][0]).tolist() for step in range(4 * length)
+        ]
         served = []
         for _ in range(4):
             is_told = data.draw(st.booleans())
             if is_told:
                 looped.on_epoch_begin()
             for index in data.draw(st.permutations(range(length))):
-                served.append(np.asarray(looped[index][0]).tolist())
+                served.append(keras.ops.convert_to_numpy(looped[index][0]).tolist())
             if is_told and data.draw(st.booleans()):
                 looped.on_epoch_end()
     assert served == expected
@@ -223,7 +225,7 @@ def test_own_loops_and_fits_take_turns(recorder, numbered, order, is_told):
         for _ in range(3):
             if is_told:
                 dataset.on_epoch_begin()
-            looped += [int(np.asarray(dataset[index][0]).max()) for index in order]
+            looped += [int(keras.ops.convert_to_numpy(dataset[index][0]).max()) for index in order]
             if is_told:
                 dataset.on_epoch_end()
             model.fit(dataset, verbose=0)
@@ -276,10 +278,12 @@ def test_a_peek_that_failed_is_over(numbered):
         for _ in range(2):
             with pytest.raises((RuntimeError, ValueError, ZeroDivisionError)):  # as Keras wraps it
                 model.fit(dataset, verbose=0)
-        looped = [int(np.asarray(dataset[index][0]).max()) for index in (5, 4, 3, 2, 1, 0)]
+        looped = [
+            int(keras.ops.convert_to_numpy(dataset[index][0]).max()) for index in (5, 4, 3, 2, 1, 0)
+        ]
         assert dataset.stats().steps == 6
         dataset.on_epoch_begin()
-        looped += [int(np.asarray(dataset[index][0]).max()) for index in range(6)]
+        looped += [int(keras.ops.convert_to_numpy(dataset[index][0]).max()) for index in range(6)]
     assert looped == [*range(6)] * 2
 
 
@@ -373,7 +377,7 @@ def test_same_seed_same_stream_whatever_the_workers_and_the_interruptions(
         )
 
     def serve(dataset, num):
-        return [np.asarray(dataset[0][0]).tolist() for _ in range(num)]
+        return [keras.ops.convert_to_numpy(dataset[0][0]).tolist() for _ in range(num)]
 
     with dataset(1) as one, dataset(workers) as many, dataset(1) as closed, dataset(1) as resumed:
         whole = serve(one, 30)

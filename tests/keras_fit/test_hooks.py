@@ -50,7 +50,7 @@ def wrapped(source=None, **options):
 
 
 def firsts(dataset, num):
-    return [int(np.asarray(dataset[0][0])[0, 0]) for _ in range(num)]
+    return [int(dataset[0][0][0, 0]) for _ in range(num)]
 
 
 def whole(num_passes, **options):

@@ -115,7 +115,7 @@ def test_ctrl_c_may_come_between_any_two_steps(numbered, options):
         return EchoingPyDataset(numbered(9), seed=3, steps_per_epoch=10**6, **options)
 
     def serve(dataset):
-        return np.asarray(dataset[5][0]).ravel().tolist()
+        return keras.ops.convert_to_numpy(dataset[5][0]).ravel().tolist()
 
     moments = random.Random(0)
     with made() as undisturbed:

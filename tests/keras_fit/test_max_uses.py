@@ -35,7 +35,7 @@ def wrapped(source, **options):
 
 
 def numbers(batch):
-    return [int(number) for number in np.asarray(batch[0])[:, 0]]
+    return [int(number) for number in keras.ops.convert_to_numpy(batch[0])[:, 0]]
 
 
 def first(dataset):
@@ -68,7 +68,7 @@ def test_a_batch_is_used_until_a_fresh_one_comes_or_max_uses(options):
         assert dataset.stats().extra_uses == 6
         assert dataset.stats().steps == 11
         assert dataset.stats().fresh_batches == 3
-        x = np.asarray(dataset[5][0])
+        x = keras.ops.convert_to_numpy(dataset[5][0])
         assert set(x.ravel()) <= {2.0, 2.25}
 
 

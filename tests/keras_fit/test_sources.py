@@ -23,7 +23,7 @@ def batches(num=3):
 
 
 def firsts(dataset, num):
-    return [int(np.asarray(dataset[0][0])[0, 0]) for _ in range(num)]
+    return [int(keras.ops.convert_to_numpy(dataset[0][0])[0, 0]) for _ in range(num)]
 
 
 def trains(dataset):

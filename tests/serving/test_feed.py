@@ -28,7 +28,7 @@ def made(**options):
 
 
 def number(batch):
-    return int(np.asarray(batch[0])[0, 0])
+    return int(keras.ops.convert_to_numpy(batch[0])[0, 0])
 
 
 WHAT_MAY_COME_BETWEEN = ["close", "save and load", "fail to hand out", "peek", "iterate"]
