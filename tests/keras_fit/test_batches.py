@@ -21,7 +21,7 @@ STRUCTURES = {
 def test_structures_are_kept_and_copies_are_apart(name):
     arrays = STRUCTURES[name]
     with EchoingPyDataset(
-        arrays, echo_factor=3, batch_size=4, shuffle=False, placement="host"
+        arrays, echo_factor=3, shuffle_buffer=0, batch_size=4, shuffle=False, placement="host"
     ) as dataset:
         for step in range(9):
             batch = dataset[step]

@@ -64,9 +64,19 @@ def test_uses_are_exact_over_whole_passes():
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_are_full_whatever_the_source_has(shuffle):
-    with EchoingPyDataset(Unequal(), echo="example", shuffle=shuffle, seed=0) as dataset:
+@pytest.mark.parametrize(
+    "options", [{"echo_factor": 1.5}, {"shuffle_buffer": 0}, {"shuffle_buffer": 12}]
+)
+def test_batches_are_full_whatever_the_source_has(options, shuffle):
+    with EchoingPyDataset(Unequal(), echo="example", shuffle=shuffle, seed=0, **options) as dataset:
         assert {len(batch) for batch in served(dataset, 20)} == {4}
+
+
+def test_at_factor_one_batches_come_as_they_are():
+    with EchoingPyDataset(Unequal(), echo="example", shuffle=False) as dataset:
+        one_pass = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert served(dataset, 7) == [*one_pass, *one_pass, one_pass[0]]
+        assert dataset.stats().fresh_batches == 7
 
 
 def test_at_factor_one_and_without_shuffling_it_is_the_source():
@@ -94,17 +104,27 @@ def test_at_factor_one_and_without_shuffling_it_is_the_source():
         ]
 
 
-def test_by_default_eight_batches_are_held():
-    with EchoingPyDataset(numbers(1000), echo="example", batch_size=5, seed=0) as dataset:
-        dataset[0]
-        assert dataset.state_dict()["echo"]["num_taken"] == 40
+def num_held(dataset):
+    return len(dataset.state_dict()["echo"]["num_uses"])
+
+
+def test_by_default_up_to_eight_batches_are_held_while_they_are_echoed():
+    with EchoingPyDataset(
+        numbers(1000), echo="example", echo_factor=1e9, batch_size=5, seed=0
+    ) as dataset:
+        for step in range(12):  # no step waits for more than one batch
+            served(dataset, 1)
+            assert num_held(dataset) == 5 * min(step + 1, 8)
+        dataset.echo_factor = 1.0
+        served(dataset, 12)
+        assert num_held(dataset) == 0
 
 
 @settings(max_examples=25)
 @given(
     factor=st.floats(1, 5),
     shuffle=st.booleans(),
-    shuffle_buffer=st.sampled_from([0, 1, 5, 23]),
+    shuffle_buffer=st.sampled_from(["auto", 0, 1, 5, 23]),
     augments=st.booleans(),
     workers=st.integers(2, 4),
     seed=st.integers(0, 2**31),
@@ -267,7 +287,7 @@ def test_batches_of_changing_shapes_are_refused():
             return np.zeros((4, 1 + index)), np.zeros(4)
 
     with (
-        EchoingPyDataset(Growing(), echo="example", shuffle=False) as dataset,
+        EchoingPyDataset(Growing(), echo="example", echo_factor=2, shuffle=False) as dataset,
         pytest.raises(ValueError, match=r"^The examples of the source, for echo='example', must"),
     ):
         dataset[0]
@@ -321,10 +341,11 @@ def test_states_of_the_other_kind_of_echo_are_refused():
 
 
 def test_a_source_that_changed_is_noticed_when_going_on():
-    with EchoingPyDataset(numbers(40), echo="example", batch_size=8, seed=0) as dataset:
+    options = {"echo": "example", "echo_factor": 2, "seed": 0}
+    with EchoingPyDataset(numbers(40), batch_size=8, **options) as dataset:
         dataset[0], dataset[1], dataset[2]
         state = dataset.state_dict()
-    with EchoingPyDataset(numbers(40), echo="example", batch_size=7, seed=0) as dataset:
+    with EchoingPyDataset(numbers(40), batch_size=7, **options) as dataset:
         dataset.load_state_dict(state)
         with pytest.raises(ValueError, match=r"must have 8 examples, as before\. Received: 7\."):
             dataset[0]

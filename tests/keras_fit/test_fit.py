@@ -36,7 +36,9 @@ def repeated(length, factor, num_steps, start=0):
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_epochs_go_on_where_they_stopped(recorder, numbered, length, factor, is_built):
     model = recorder(is_built=is_built)
-    with EchoingPyDataset(numbered(length), echo_factor=factor, shuffle=False) as dataset:
+    with EchoingPyDataset(
+        numbered(length), echo_factor=factor, shuffle=False, shuffle_buffer=0
+    ) as dataset:
         model.fit(dataset, epochs=3, verbose=0)
         model.fit(dataset, epochs=2, verbose=0)  # and so do calls of fit()
         stats = dataset.stats()
@@ -69,12 +71,15 @@ def test_at_factor_one_it_is_the_source_bit_for_bit(numbered):
         assert weights_after_training(dataset) == plain
     with EchoingPyDataset((x, y), shuffle=False, batch_size=8) as dataset:
         assert weights_after_training(dataset) == plain
+    # The last batch is shorter.
+    with EchoingPyDataset(Source(), echo="example", shuffle=False, workers=3) as dataset:
+        assert weights_after_training(dataset) == plain
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 2.5])
 def test_every_batch_of_every_pass_is_used_alike(recorder, numbered, factor):
     model = recorder()
-    with EchoingPyDataset(numbered(6), echo_factor=factor, seed=5) as dataset:
+    with EchoingPyDataset(numbered(6), echo_factor=factor, seed=5, shuffle_buffer=0) as dataset:
         model.fit(dataset, epochs=10, verbose=0)
     trained_on = model.trained_on()
     fresh = [number for number, _ in itertools.groupby(trained_on)]
@@ -88,7 +93,9 @@ def test_every_batch_of_every_pass_is_used_alike(recorder, numbered, factor):
 
 def test_steps_per_epoch_and_validation(recorder, numbered):
     model = recorder()
-    with EchoingPyDataset(numbered(7), echo_factor=2, steps_per_epoch=5, shuffle=False) as dataset:
+    with EchoingPyDataset(
+        numbered(7), echo_factor=2, steps_per_epoch=5, shuffle=False, shuffle_buffer=0
+    ) as dataset:
         history = model.fit(
             dataset, epochs=4, validation_data=numbered(2), validation_freq=2, verbose=0
         )
@@ -99,7 +106,7 @@ def test_steps_per_epoch_and_validation(recorder, numbered):
 
 def test_fit_with_a_number_of_steps_of_its_own(recorder, numbered):
     model = recorder()
-    with EchoingPyDataset(numbered(8), echo_factor=2, shuffle=False) as dataset:
+    with EchoingPyDataset(numbered(8), echo_factor=2, shuffle=False, shuffle_buffer=0) as dataset:
         model.fit(dataset, epochs=4, steps_per_epoch=2, verbose=0)
     assert model.trained_on() == list(repeated(8, 2, 8))
 
@@ -108,7 +115,7 @@ def test_fit_with_a_number_of_steps_of_its_own(recorder, numbered):
 def test_several_steps_per_execution(recorder, numbered):
     model = recorder()
     model.compile("sgd", "mse", steps_per_execution=3)
-    with EchoingPyDataset(numbered(6), echo_factor=2, shuffle=False) as dataset:
+    with EchoingPyDataset(numbered(6), echo_factor=2, shuffle=False, shuffle_buffer=0) as dataset:
         model.fit(dataset, epochs=2, verbose=0)
     assert model.trained_on() == list(repeated(6, 2, 12))
 
@@ -120,7 +127,9 @@ def test_evaluate_and_predict_take_it_too_with_one_warning(numbered):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.set_weights([np.ones((1, 1), "float32")])
     model.compile("sgd", "mse")
-    with EchoingPyDataset(numbered(3, batch_size=1), echo_factor=2, shuffle=False) as dataset:
+    with EchoingPyDataset(
+        numbered(3, batch_size=1), echo_factor=2, shuffle=False, shuffle_buffer=0
+    ) as dataset:
         with pytest.warns(RuntimeWarning, match="^predict" + WARNING):
             assert model.predict(dataset, verbose=0)[:, 0].tolist() == [0, 0, 1]
         assert model.evaluate(dataset, verbose=0) == pytest.approx((1 + 4 + 4) / 3)
@@ -293,7 +302,7 @@ def test_a_peek_that_failed_is_over(numbered):
     factors=st.lists(st.sampled_from([1.0, 2.0, 2.5, 6.0]), min_size=1, max_size=3),
     augments=st.booleans(),
     shuffle=st.booleans(),
-    shuffle_buffer=st.sampled_from([0, 2]),
+    shuffle_buffer=st.sampled_from([0, 2, "auto"]),
     is_sequential=st.booleans(),
 )
 @example(  # the first two batches of the second fit() are of one width
@@ -349,7 +358,7 @@ def test_class_weights_pass_through(recorder, numbered):
     length=st.integers(1, 9),
     factor=st.floats(1, 5),
     shuffle=st.booleans(),
-    shuffle_buffer=st.sampled_from([0, 1, 5]),
+    shuffle_buffer=st.sampled_from([0, 1, 5, "auto"]),
     augments=st.booleans(),
     workers=st.integers(2, 4),
     seed=st.integers(0, 2**31),
@@ -402,7 +411,9 @@ def test_a_changed_factor_changes_neither_length_nor_epochs(recorder, numbered):
             factor.value = 1.0 + epoch
 
     model = recorder()
-    with EchoingPyDataset(numbered(6), echo_factor=factor, shuffle=False) as dataset:
+    with EchoingPyDataset(
+        numbered(6), echo_factor=factor, shuffle=False, shuffle_buffer=0
+    ) as dataset:
         history = model.fit(dataset, epochs=4, callbacks=[Raise()], verbose=0)
         assert dataset.echo_factor == 4.0
     assert len(history.history["loss"]) == 4

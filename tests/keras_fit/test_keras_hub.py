@@ -99,7 +99,7 @@ def train(way, *, echo_factor=2.0, epochs=3):
     is_upstream = way == "keras.Model"
     source = Images(task.preprocessor if is_upstream else None)
     options = {"epochs": epochs, "shuffle": False, "verbose": 0}
-    with EchoingPyDataset(source, echo_factor=echo_factor, seed=4) as dataset:
+    with EchoingPyDataset(source, echo_factor=echo_factor, shuffle_buffer=0, seed=4) as dataset:
         if is_upstream:
             keras.Model.fit(task, dataset, **options)
         elif way == "Grain":

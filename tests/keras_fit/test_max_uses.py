@@ -30,7 +30,13 @@ class Gated(keras.utils.PyDataset):
 
 
 def wrapped(source, **options):
-    defaults = {"echo_factor": 2, "shuffle": False, "seed": 1, "steps_per_epoch": 40}
+    defaults = {
+        "echo_factor": 2,
+        "shuffle": False,
+        "shuffle_buffer": 0,
+        "seed": 1,
+        "steps_per_epoch": 40,
+    }
     return EchoingPyDataset(source, **{**defaults, **options})
 
 
@@ -72,10 +78,15 @@ def test_a_batch_is_used_until_a_fresh_one_comes_or_max_uses(options):
         assert set(x.ravel()) <= {2.0, 2.25}
 
 
-@pytest.mark.parametrize("shuffle_buffer", [0, 3])
-@pytest.mark.parametrize("echo", ["batch", "example"])
+@pytest.mark.parametrize(
+    ("echo", "shuffle_buffer"),
+    [
+        *(("batch", size) for size in (0, 3, "auto")),
+        *(("example", size) for size in (0, 12, "auto")),
+    ],
+)
 def test_a_state_from_within_a_gap_is_exact(echo, shuffle_buffer):
-    options = {"echo": echo, "shuffle_buffer": shuffle_buffer * (4 if echo == "example" else 1)}
+    options = {"echo": echo, "shuffle_buffer": shuffle_buffer}
     source, other = Gated(closed_at=6), Gated(closed_at=99)
     with wrapped(source, max_uses=6, **options) as dataset, wrapped(other, **options) as resumed:
         for _ in range(60):

@@ -172,9 +172,12 @@ def test_a_source_may_keep_and_refill_its_memory(kind, echo, factor, placement, 
 
 
 def test_the_values_that_are_expected_are_those_of_the_source():
-    batches = expected("batch", 2.5, "auto", False, 10)
+    for echo in "batch", "example":
+        batches = expected(echo, 1.0, "auto", False, LENGTH + 2)
+        assert [x[0] for x, _ in batches] == [*range(LENGTH), 0, 1]
+        assert all(x == y == [x[0]] * ROWS for x, y in batches)
+    batches = served(Fresh(), 10, echo_factor=2.5, shuffle_buffer=0)
     assert [x[0] for x, _ in batches] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
-    assert all(x == y == [x[0]] * ROWS for x, y in batches)
 
 
 def test_a_source_may_shuffle_its_arrays_in_place():
@@ -195,7 +198,7 @@ def test_a_source_may_shuffle_its_arrays_in_place():
             self.orders.append([int(value) for value in blocks[:, 0, 0]])
 
     source = Shuffling()
-    found = served(source, 4 * LENGTH, echo_factor=2.0)
+    found = served(source, 4 * LENGTH, echo_factor=2.0, shuffle_buffer=0)
     assert [int(x[0]) for x, _ in found] == np.repeat(np.concatenate(source.orders[:2]), 2).tolist()
     assert all(x == y for x, y in found)
 

@@ -78,9 +78,9 @@ def test_training_is_the_same_bit_for_bit():
 @pytest.mark.parametrize("where", ["device", "auto"])
 def test_a_batch_is_transferred_once(where):
     arrays = ({"a": X, "b": X.astype("uint8"), "none": None}, X[:, 0] > 3)
-    with EchoingPyDataset(arrays, echo_factor=4, batch_size=4, shuffle=False, placement=where) as (
-        dataset
-    ):
+    with EchoingPyDataset(
+        arrays, echo_factor=4, shuffle_buffer=0, batch_size=4, shuffle=False, placement=where
+    ) as dataset:
         past_looks(dataset)
         dataset[3]
         batches = [dataset[index] for index in range(4, 8)]
@@ -209,7 +209,7 @@ def test_no_more_batches_on_the_device_than_documented():
             assert held <= 4 + 3
 
 
-@pytest.mark.parametrize("shuffle_buffer", [0, 5])
+@pytest.mark.parametrize("shuffle_buffer", [0, 5, "auto"])
 def test_auto_goes_by_the_bytes(monkeypatch, shuffle_buffer):
     def is_placed(limit):
         monkeypatch.setattr(placement, "AUTO_BYTES", limit)
@@ -219,7 +219,8 @@ def test_auto_goes_by_the_bytes(monkeypatch, shuffle_buffer):
             past_looks(dataset)
             return is_on_device(dataset[3][0])
 
-    needed = (shuffle_buffer + 6) * 4 * (4 + 4)
+    num_shuffled = 0 if shuffle_buffer == "auto" else shuffle_buffer  # keeps to its own bytes
+    needed = (num_shuffled + 6) * 4 * (4 + 4)
     assert is_placed(needed) == HAS_PLACE
     assert not is_placed(needed - 1)
 

@@ -33,16 +33,16 @@ def trains(dataset):
 
 
 def test_a_callable():
-    with EchoingPyDataset(batches, echo_factor=2, steps_per_epoch=3) as dataset:
+    with EchoingPyDataset(batches, echo_factor=2, steps_per_epoch=3, shuffle_buffer=0) as dataset:
         assert firsts(dataset, 14) == [0, 0, 4, 4, 8, 8, 0, 0, 4, 4, 8, 8, 0, 0]
         assert trains(dataset)
 
 
 def test_a_sequence_resumes_in_the_middle_of_a_pass():
-    with EchoingPyDataset(batches, echo_factor=2, steps_per_epoch=3) as dataset:
+    with EchoingPyDataset(batches, echo_factor=2, steps_per_epoch=3, shuffle_buffer=0) as dataset:
         firsts(dataset, 9)
         state = dataset.state_dict()
-    with EchoingPyDataset(batches, echo_factor=2, steps_per_epoch=3) as dataset:
+    with EchoingPyDataset(batches, echo_factor=2, steps_per_epoch=3, shuffle_buffer=0) as dataset:
         dataset.load_state_dict(state)
         assert firsts(dataset, 5) == [4, 8, 8, 0, 0]
         assert dataset.stats().passes == 2
@@ -100,7 +100,13 @@ def skipping(source, **options):
     corrupt=st.sets(st.integers(0, 9), max_size=6),
     num_before=st.integers(3, 25),
     options=st.sampled_from(
-        [{}, {"echo_factor": 2.5}, {"shuffle_buffer": 3, "seed": 1}, {"echo": "example"}]
+        [
+            {},
+            {"echo_factor": 2.5},
+            {"shuffle_buffer": 3, "seed": 1},
+            {"echo": "example"},
+            {"echo": "example", "echo_factor": 2.5},
+        ]
     ),
 )
 def test_a_sequence_with_corrupt_batches_resumes_where_it_was(corrupt, num_before, options):
@@ -231,7 +237,9 @@ def test_an_endless_pydataset(numbered):
     class Endless(numbered):
         num_batches = None
 
-    with EchoingPyDataset(Endless(1), echo_factor=2, steps_per_epoch=3) as dataset:
+    with EchoingPyDataset(
+        Endless(1), echo_factor=2, steps_per_epoch=3, shuffle_buffer=0
+    ) as dataset:
         assert firsts(dataset, 6) == [0, 0, 1, 1, 2, 2]
         assert trains(dataset)
 
@@ -389,7 +397,14 @@ ERRORS = {
     "shuffle_buffer": (
         {"shuffle_buffer": -1},
         ValueError,
-        "shuffle_buffer must be at least 0. Received: -1. Pass 0 or more.",
+        'shuffle_buffer must be a number of batches or examples or "auto". Received: -1. '
+        "Pass 0 or more, or leave it out.",
+    ),
+    "kind of shuffle_buffer": (
+        {"shuffle_buffer": 2.5},
+        TypeError,
+        'shuffle_buffer must be a number of batches or examples or "auto". Received: 2.5. '
+        "Pass 0 or more, or leave it out.",
     ),
     "batch_size": (
         {"batch_size": 0},
@@ -522,7 +537,9 @@ def test_a_callable_must_return_an_iterator(returned):
 
 
 def test_a_callable_may_return_a_list_of_batches():
-    with EchoingPyDataset(lambda: list(batches()), echo_factor=2, steps_per_epoch=3) as dataset:
+    with EchoingPyDataset(
+        lambda: list(batches()), echo_factor=2, steps_per_epoch=3, shuffle_buffer=0
+    ) as dataset:
         assert firsts(dataset, 7) == [0, 0, 4, 4, 8, 8, 0]
 
 

@@ -56,7 +56,7 @@ def test_it_is_the_stream_of_the_dataset(recorder, numbered, way, factor, is_bui
 
 
 def test_reading_ahead_loses_nothing_at_the_ends_of_epochs(recorder, numbered):
-    with EchoingPyDataset(numbered(30), echo_factor=2, shuffle=False) as dataset:
+    with EchoingPyDataset(numbered(30), echo_factor=2, shuffle=False, shuffle_buffer=0) as dataset:
         stream = read_ahead(dataset.as_tf_dataset())
         model = recorder(is_built=False)
         fit(model, dataset, "tf.data", epochs=3, stream=stream)
@@ -73,7 +73,7 @@ def test_reading_ahead_loses_nothing_at_the_ends_of_epochs(recorder, numbered):
     length=st.integers(14, 20),
     looks=st.lists(st.integers(0, 3), min_size=1, max_size=4),
     reads_ahead=st.booleans(),
-    shuffle_buffer=st.sampled_from([0, 3]),
+    shuffle_buffer=st.sampled_from([0, 3, "auto"]),
 )
 def test_the_same_stream_for_any_factor_and_any_looks(
     factor, length, looks, reads_ahead, shuffle_buffer
@@ -100,7 +100,7 @@ def test_the_same_stream_for_any_factor_and_any_looks(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_factor_can_be_changed_at_any_time(numbered, way):
-    with EchoingPyDataset(numbered(30), shuffle=False) as dataset:
+    with EchoingPyDataset(numbered(30), shuffle=False, shuffle_buffer=0) as dataset:
         stream = dataset.as_tf_dataset() if way == "tf.data" else dataset.as_grain()
         batches = iter(stream)
         assert firsts(batches, 3) == [0, 1, 2]
@@ -179,7 +179,7 @@ def test_what_no_tensor_can_be_made_of_is_said(leaf):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_copies_are_not_changed_by_what_was_done_to_another(numbered, way):
-    with EchoingPyDataset(numbered(9), echo_factor=3, shuffle=False) as dataset:
+    with EchoingPyDataset(numbered(9), echo_factor=3, shuffle=False, shuffle_buffer=0) as dataset:
         stream = dataset.as_tf_dataset() if way == "tf.data" else dataset.as_grain()
         batches, numbers = iter(stream), []
         for _ in range(6):
@@ -255,7 +255,7 @@ def test_an_iterator_that_was_left_behind_takes_nothing_more(numbered):
 
 
 def test_the_state_of_a_grain_iterator_is_that_of_the_dataset(numbered):
-    with EchoingPyDataset(numbered(9), echo_factor=2, shuffle=False) as dataset:
+    with EchoingPyDataset(numbered(9), echo_factor=2, shuffle=False, shuffle_buffer=0) as dataset:
         batches = iter(dataset.as_grain().map(lambda batch: batch))
         assert firsts(batches, 5) == [0, 0, 1, 1, 2]
         state = batches.get_state()
