@@ -71,7 +71,7 @@ class DataEchoCallback(keras.callbacks.Callback):
     loss is that of `compute_loss` with `training=False`, and asking for it changes nothing of the
     training. It takes hundreds of measured steps until something can be said, so long trainings
     profit. Where steps can't be told apart (`echo="example"`, `steps_per_execution` above 1) or no
-    loss can be had, a warning says so.
+    loss can be had, `report()` says so, and with `"follow"` a warning.
 
     The logs of each epoch get `echo_factor` and `echo_ratio` (NaN while R is unknown), so that
     `History` and callbacks after this one in the list have them.
@@ -97,7 +97,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             TensorBoard. `"follow"` to also use no batch more often than helps: where the last use
             raises the loss on unseen data, by two standard errors, it is left out, and comes back
             where the one before it lowers the loss. Measuring takes 5 % of the time then, as long
-            as that isn't clear.
+            as that isn't clear, and 0.5 % otherwise. None: not measured.
         verbose: 1 for a line per decision, 0 for none.
 
     Attributes:
@@ -124,7 +124,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         profile_freq: int | Literal["epoch"] = "epoch",
         warmup_steps: int = 10,
         adapt: bool = True,
-        worth: Literal["report", "follow"] | None = None,
+        worth: Literal["report", "follow"] | None = "report",
         verbose: int = 1,
     ) -> None:
         self._min_factor = check_factor("min_factor", min_factor)
@@ -152,7 +152,7 @@ class DataEchoCallback(keras.callbacks.Callback):
                     "Wrap the data in keras_echo.EchoingPyDataset",
                 )
             )
-        check_choice("worth", worth, (None, "report", "follow"))
+        check_choice("worth", worth, ("report", "follow", None))
         self._factor = self._probe.factor
         self._adapt = adapt
         self._follows = worth == "follow" and adapt
@@ -178,7 +178,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement | None] | None = None
         self._limit = math.inf  # uses of a batch, where another one does harm
-        self._worth = WorthMeter(self._probe.unseen)
+        self._worth = WorthMeter(self._probe.unseen, warns=self._follows)
         self._stream_step = 0  # of the dataset, when the epoch began
         self._locked_fraction = math.nan
         self._has_compared = self._is_comparing = False

@@ -29,6 +29,7 @@ NUM_STEPS = 16
 """Steps in a window. The first two tell what momentum does."""
 
 
+_COMPILING_SECONDS = 0.2  # what the first window takes at least: short trainings do without
 _PATIENCE = 4.0  # how long to wait for batches, in multiples of what they should take
 
 
@@ -112,6 +113,7 @@ class WorthMeter:
 
     Args:
         unseen: The fresh batches, and what the steps use.
+        warns: Whether to warn where nothing can be learnt.
         clock: Seconds.
 
     Attributes:
@@ -119,8 +121,11 @@ class WorthMeter:
         problem: Why nothing more can be learnt in this `fit()`; None as long as it can.
     """
 
-    def __init__(self, unseen: Unseen, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, unseen: Unseen, *, warns: bool, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._unseen = unseen
+        self._warns = warns
         self._clock = clock
         self.worth = Worth()
         self.problem: str | None = None
@@ -156,7 +161,9 @@ class WorthMeter:
         """
         if self._loss is None or self.problem is not None:
             return False
-        expected_seconds = 0.0 if math.isnan(self._window_seconds) else self._window_seconds
+        expected_seconds = self._window_seconds
+        if math.isnan(expected_seconds):
+            expected_seconds = _COMPILING_SECONDS
         return self._spent_seconds + expected_seconds <= share * seconds
 
     def window(self, step: int, read_seconds: float) -> Generator[None, None, None]:
@@ -193,13 +200,16 @@ class WorthMeter:
             )
         elif len(uses) == NUM_STEPS and not any(decreases):
             self._give_up("the loss that compute_loss() returns doesn't change in training")
-        self.worth.add(uses, decreases)
+        else:
+            self.worth.add(uses, decreases)
 
     def _give_up(self, problem: str) -> None:
         self.problem = problem
         self._unseen.num_ahead = 0
-        warnings.warn(
-            f"What an echoed step is worth isn't measured: {problem}. Training goes on without it.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        if self._warns:
+            warnings.warn(
+                f"What an echoed step is worth isn't measured: {problem}. The factor doesn't "
+                "follow it.",
+                RuntimeWarning,
+                stacklevel=2,
+            )

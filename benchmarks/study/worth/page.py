@@ -174,8 +174,22 @@ def _following(rows: Rows) -> str:
             lines,
         )
         + '\n\nThe best fixed factor of 1, 2, 4, 8 is known in hindsight alone. `"follow"` begins '
-        "with a factor of R."
+        f"with a factor of R, and never goes above it. {_why(verdict, rows)}"
     )
+
+
+def _why(verdict: Verdict, rows: Rows) -> str:
+    """What following lacked."""
+    cases = verdict.cases
+    num_stayed = sum(rows[case.setting].last_factor.least == case.setting.factor for case in cases)
+    far = [case for case in cases if case.ratio > FOLLOW_CLOSE]
+    num_above = sum(case.best > case.setting.factor for case in far)
+    return (
+        f"In {num_stayed} of {len(cases)} cases no run ever left R: these trainings reach their "
+        f"targets before {FOLLOW_BUDGET:.0%} of the time has told anything. In {num_above} of the "
+        f"{len(far)} cases that took longer, the best factor is above R, where steps cost time and "
+        "pay all the same."
+    ).replace("%", " %")
 
 
 def _said(verdict: Verdict) -> str:

@@ -111,7 +111,9 @@ def test_no_step_has_seen_what_the_loss_is_taken_on(windows, numbered, recorder,
 
     monkeypatch.setattr("keras_echo.callback.UnseenLoss", Recording)
     model = recorder()
-    dataset = EchoingPyDataset(numbered(300), echo_factor=2, shuffle=False, steps_per_epoch=150)
+    dataset = EchoingPyDataset(
+        numbered(300), echo_factor=2, shuffle=False, shuffle_buffer=0, steps_per_epoch=150
+    )
     callback = measured(dataset, model, epochs=2)
     assert callback._worth.problem is None
     assert len({number for _, number in asked}) > 20
@@ -228,13 +230,18 @@ class OwnStep(keras.Model):
         return {"nothing": keras.ops.zeros(())}
 
 
-def unmeasured(dataset, model, match):
-    with pytest.warns(RuntimeWarning, match=match):
+def unmeasured(dataset, model, problem):
+    """With "report", nobody is bothered: the report says why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
         callback = measured(dataset, model)
     assert callback._worth.worth.estimates() == {}
-    assert "isn't known: " in callback.report()
+    assert "What a use is worth isn't known: " in callback.report()
+    assert problem in callback.report()
     assert probe_of(dataset).unseen.num_ahead == 0
-    return callback
+    following = DataEchoCallback(dataset, worth="follow", min_factor=2.0, verbose=0)
+    with pytest.warns(RuntimeWarning, match=problem):
+        model.fit(dataset, verbose=0, callbacks=[following])
 
 
 def test_a_train_step_without_a_loss(windows):
@@ -281,14 +288,14 @@ def test_a_factor_alone():
     x, y = digits()
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    callback = DataEchoCallback(factor, worth="report", verbose=0)
+    callback = DataEchoCallback(factor, worth="follow", verbose=0)
     with pytest.warns(RuntimeWarning, match=r"keras_echo\.echo doesn't say"):
         model.fit(x, y, verbose=0, callbacks=[callback])
 
 
 def test_a_wrong_worth():
     dataset = EchoingPyDataset(digits(), echo_factor=2)
-    with pytest.raises(ValueError, match="worth must be None or 'report' or 'follow'"):
+    with pytest.raises(ValueError, match="worth must be 'report' or 'follow' or None"):
         DataEchoCallback(dataset, worth="yes")
 
 
