@@ -32,7 +32,6 @@ _BATCH_SIZE = 32
 _STEPS_PER_EPOCH = 50
 _CALIBRATION_STEPS = 200
 _CALIBRATION_READS = 10
-_SHUFFLE_BUFFER = 32
 _SHIFT_PIXELS = 2
 _CACHE_BYTES = 2**30  # far more than all digits
 
@@ -172,7 +171,6 @@ def _train(
         EchoingPyDataset(
             source,
             echo_factor=factor or 1.0,
-            shuffle_buffer=0 if factor == 1 else _SHUFFLE_BUFFER,  # there are no copies to part
             augment=_shifted,
             steps_per_epoch=_STEPS_PER_EPOCH,
             seed=_SEED,
