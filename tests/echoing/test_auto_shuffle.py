@@ -228,3 +228,26 @@ def test_when_the_factor_falls_one_batch_at_most_is_shorter(factors, sizes):
         shorter += len(batch) < stream.state.echo.batch_size
         is_passed_on = stream.state.positions_held == ()
     assert shorter <= 1
+
+
+@pytest.mark.parametrize("echoing", [BATCH, EXAMPLE], ids=["batch", "example"])
+@given(
+    num_before=st.integers(1, 9),
+    factor=st.floats(1, 9),
+    num_filled=st.integers(0, 4),
+    num_steps=st.integers(1, 12),
+)
+def test_what_the_next_steps_take_is_known_while_the_buffer_fills(
+    echoing, num_before, factor, num_filled, num_steps
+):
+    stream = Stream(echoing, [4])
+    for each in [1.0] * num_before + [factor] * num_filled:
+        stream.serve(each)
+    expected = echoing.num_fresh(stream.state.echo, num_steps, factor)
+    num_read = stream.batches.num_read
+    for _ in range(num_steps):
+        stream.serve(factor)
+    found = stream.batches.num_read - num_read
+    # Examples that are new have all of their uses before them.
+    too_many = 1 + (num_steps / factor if echoing is EXAMPLE else 0)
+    assert expected - too_many <= found <= expected + 1
