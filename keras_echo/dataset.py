@@ -381,6 +381,9 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
             can_be_cached=settings.source.no_cache is None and settings.cache is None,
         ),
         sees_waits=keras.backend.backend() != "tensorflow",  # there a thread of tf.data asks
+        num_fresh=lambda num_steps: settings.echoing.num_fresh(
+            feed.state.echo, num_steps, settings.factor.value
+        ),
         fill=feed.fill,
         stats=dataset.stats,
         num_served=lambda: feed.num_served,

@@ -90,6 +90,7 @@ class Probe:
         reader_count: How many readers there are.
         input: How the source is read.
         sees_waits: Whether it is training that waits for the dataset, and nobody ahead of it.
+        num_fresh: Returns about how many fresh batches so many steps take at the factor in force.
         fill: Waits until so many fresh batches lie ready, at most so many seconds; returns
             whether they do.
         stats: Returns the dataset's counts so far.
@@ -110,6 +111,7 @@ class Probe:
         reader_count: ReaderCount,
         input: Input,
         sees_waits: bool,
+        num_fresh: Callable[[int], int],
         fill: Callable[[int, float], bool],
         stats: Callable[[], EchoStats],
         num_served: Callable[[], int],
@@ -120,6 +122,7 @@ class Probe:
         self._reader_count = reader_count
         self.input = input
         self.sees_waits = sees_waits
+        self.num_fresh = num_fresh
         self.fill = fill
         self.stats = stats
         self.num_served = num_served
@@ -138,6 +141,7 @@ class Probe:
             reader_count=ReaderCount(Fixed(1), meter, num_cores(), lambda: False),
             input=Input(is_sequential=True),
             sees_waits=False,
+            num_fresh=lambda num_steps: 0,
             fill=lambda num_batches, timeout_seconds: False,
             stats=lambda: EchoStats(echo_factor=factor.value),
             num_served=lambda: 0,

@@ -149,7 +149,7 @@ class Window:
         if not (num_calls and self.probe.sees_dataset):
             return
         with self._used_often() as is_often:
-            num_batches = math.ceil(num_calls * self.steps_per_call / self.factor.value)
+            num_batches = self.probe.num_fresh(num_calls * self.steps_per_call)
             # One more may be on its way to the device; where each is used often, others are there.
             num_batches += not is_often
             known = self._upstream(self.probe.recent_reads())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -101,6 +102,13 @@ class BatchEchoing:
     ) -> BatchEcho:
         """Begins to echo at a state; see `BatchEcho`."""
         return BatchEcho(fresh, state, factor, gap, self)
+
+    def num_fresh(self, echo: EchoState | None, num_steps: int, factor: float) -> int:
+        """About how many fresh batches the next steps use, and take into the shuffle buffer."""
+        num_held = len(echo.held) if isinstance(echo, BatchEchoState) else 0
+        size = AUTO_USES * (factor > 1) if self.shuffle_buffer == "auto" else self.shuffle_buffer
+        room = max(0, size - 1 - num_held)
+        return math.ceil((num_steps + min(num_steps, room)) / factor)
 
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """The reverse of `BatchEchoState.as_json`.

@@ -100,6 +100,20 @@ class ExampleEchoing:
         """Begins to echo at a state; see `ExampleEcho`."""
         return ExampleEcho(fresh, state, factor, gap, self)
 
+    def num_fresh(self, echo: EchoState | None, num_steps: int, factor: float) -> int:
+        """About how many fresh batches the next steps use, and take into the buffer."""
+        if not isinstance(echo, ExampleEchoState) or echo.batch_size == 0:
+            return num_steps
+        if self.shuffle_buffer == "auto" and factor == 1:
+            return num_steps
+        room = (self.capacity(echo.batch_size) - len(echo.held.numbers)) / echo.batch_size
+        return math.ceil(min(num_steps * (1 if factor > 1 else 2), room + num_steps / factor))
+
+    def capacity(self, batch_size: int) -> int:
+        """How many examples there is room for in the buffer."""
+        wanted = 0 if self.shuffle_buffer == "auto" else self.shuffle_buffer
+        return max(wanted or _DEFAULT_BATCHES * batch_size, batch_size)
+
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """The reverse of `ExampleEchoState.as_json`.
 
@@ -167,8 +181,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
         self._factor = factor
         self._gap = gap
         self._is_in_gap = False
-        self._shuffle_buffer = settings.shuffle_buffer
-        self._allocate = settings.placement.allocate
+        self._settings = settings
         self._echo = state.echo if isinstance(state.echo, ExampleEchoState) else ExampleEchoState()
         # A block that was used up is forgotten, though one before it may still be held.
         self._num_read = max(self._echo.num_taken, *(block.end for block in self._echo.blocks), 0)
@@ -191,7 +204,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
 
     def _is_off(self) -> bool:
         """Whether nothing new is to be held."""
-        return self._shuffle_buffer == "auto" and self._factor() == 1
+        return self._settings.shuffle_buffer == "auto" and self._factor() == 1
 
     def _passed_on(self) -> tuple[Use[HostBatch], None, State]:
         """Uses the next fresh batch as it is, where nothing is held."""
@@ -262,8 +275,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
                 [before.blocks.index(block) for block in self._blocks if block in before.blocks],
             )
             numbers, num_uses = numbers[is_there], num_uses[is_there]
-        wanted = 0 if self._shuffle_buffer == "auto" else self._shuffle_buffer
-        capacity = max(wanted or _DEFAULT_BATCHES * batch_size, batch_size, len(numbers))
+        capacity = max(self._settings.capacity(batch_size), len(numbers))
         buffer = ExampleBuffer(
             self._factor,
             batch_size,
@@ -273,7 +285,7 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
             num_taken=before.num_taken,
             held=Held(numbers, num_uses),
         )
-        storage = Storage(self._reads[0].examples, capacity, self._allocate)
+        storage = Storage(self._reads[0].examples, capacity, self._settings.placement.allocate)
         for block, examples, _ in self._reads:
             is_of_block = (block.first <= numbers) & (numbers < block.end)
             storage.put(buffer.slots[is_of_block], examples, numbers[is_of_block] - block.first)

@@ -67,6 +67,9 @@ class Echoing(Protocol):
             and the state after each.
         """
 
+    def num_fresh(self, echo: EchoState | None, num_steps: int, factor: float) -> int:
+        """About how many fresh batches so many steps take from where the echo stands."""
+
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """Where the echo stands, from what its state's `as_json` returned."""
 

@@ -98,6 +98,9 @@ class Probe:
         both = 2 * self.seconds
         return [Read(number // 2 * both, both, is_awaited=self.seconds > 1) for number in range(10)]
 
+    def num_fresh(self, num_steps):
+        return math.ceil(num_steps / self.factor.value)
+
     def fill(self, num_batches, timeout_seconds):
         self.fills.append(num_batches)
         self.clock.seconds += num_batches * self.seconds
@@ -127,6 +130,7 @@ def run(read_seconds, *, calls=LATER, problem=None, factor=None, most_put_aside=
 
 def run_with(clock, tracer, probe, calls=LATER, factor=None):
     factor, told = factor or EchoFactor(), []
+    probe.factor = factor
     window = Window(
         tracer,
         Path(),

@@ -83,7 +83,7 @@ def resumed(echoing, sizes, state, factors):
     saved = json.loads(json.dumps(state.as_json(1.0)))
     loaded = State.from_json(saved, echoing.kind, echoing.state_from_json)
     stream = Stream(echoing, sizes, loaded)
-    return [stream.serve(factor) for factor in factors], stream.state
+    return [(stream.serve(factor), stream.state.as_json(1.0)) for factor in factors]
 
 
 @pytest.mark.parametrize("echoing", [BATCH, EXAMPLE], ids=["batch", "example"])
@@ -94,12 +94,10 @@ def test_a_stream_goes_on_from_the_state_after_any_step(echoing, factors, sizes,
     stream = Stream(echoing, sizes)
     whole, states = [], []
     for factor in factors:
-        whole.append(stream.serve(factor))
-        states.append(stream.state.without_batches())
+        whole.append((stream.serve(factor), stream.state.as_json(1.0)))
+        states.append(stream.state)
     for step in sorted(data.draw(st.sets(st.integers(1, len(factors) - 1), max_size=12))):
-        rest, state = resumed(echoing, sizes, states[step - 1], factors[step:])
-        assert rest == whole[step:]
-        assert state.as_json(1.0) == states[-1].as_json(1.0)
+        assert resumed(echoing, sizes, states[step - 1], factors[step:]) == whole[step:]
 
 
 @pytest.mark.parametrize("echoing", [BATCH, EXAMPLE], ids=["batch", "example"])
@@ -204,6 +202,8 @@ def test_example_echo_is_exact_from_where_the_factor_rose(factor, sizes, num_bef
     for batch in batches:
         num_uses.update(batch)
     assert len({len(batch) for batch in batches}) == 1  # all are full
+    num_seen = max(num_before + 1, 2)
+    assert len(batches[0]) == max(len(stream.batches.at(number)) for number in range(num_seen))
     echo = stream.state.echo
     assert len(batches[0]) == echo.batch_size
     held = dict(zip(*(part.tolist() for part in echo.held), strict=True))
@@ -228,3 +228,26 @@ def test_when_the_factor_falls_one_batch_at_most_is_shorter(factors, sizes):
         shorter += len(batch) < stream.state.echo.batch_size
         is_passed_on = stream.state.positions_held == ()
     assert shorter <= 1
+
+
+@pytest.mark.parametrize("echoing", [BATCH, EXAMPLE], ids=["batch", "example"])
+@given(
+    num_before=st.integers(1, 9),
+    factor=st.floats(1, 9),
+    num_filled=st.integers(0, 4),
+    num_steps=st.integers(1, 12),
+)
+def test_what_the_next_steps_take_is_known_while_the_buffer_fills(
+    echoing, num_before, factor, num_filled, num_steps
+):
+    stream = Stream(echoing, [4])
+    for each in [1.0] * num_before + [factor] * num_filled:
+        stream.serve(each)
+    expected = echoing.num_fresh(stream.state.echo, num_steps, factor)
+    num_read = stream.batches.num_read
+    for _ in range(num_steps):
+        stream.serve(factor)
+    found = stream.batches.num_read - num_read
+    # Examples that are new have all of their uses before them.
+    too_many = 1 + (num_steps / factor if echoing is EXAMPLE else 0)
+    assert expected - too_many <= found <= expected + 1

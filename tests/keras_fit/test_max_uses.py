@@ -97,6 +97,7 @@ def test_a_state_from_within_a_gap_is_exact(echo, shuffle_buffer):
         state = json.loads(json.dumps(dataset.state_dict()))
         source.gate.set()
         dataset.max_uses = None
+        assert dataset._feed.fill(1, 10)  # a use that is being made still knows the old one
         expected = [numbers(dataset[5]) for _ in range(12)]
         resumed.load_state_dict(state)
         assert [numbers(resumed[5]) for _ in range(12)] == expected
@@ -116,6 +117,23 @@ def test_examples_are_used_no_more_than_max_uses_and_none_is_left_out():
         extra = dataset.stats().extra_uses
     assert 5 <= extra <= 7  # two are made ahead
     assert all(8 <= uses[number] <= 28 + 12 for number in range(16))  # 4 examples, two passes
+
+
+@pytest.mark.parametrize(
+    ("echo", "factor", "num_needed"),
+    [
+        ("batch", 1, 1),
+        ("batch", 1.5, 2),
+        ("batch", 4, 1),
+        ("example", 1, 1),
+        ("example", 4, 2),  # to see how large batches are
+    ],
+)
+def test_the_first_step_waits_for_no_full_shuffle_buffer(echo, factor, num_needed):
+    source = Gated(closed_at=num_needed)
+    with wrapped(source, echo=echo, echo_factor=factor, shuffle_buffer="auto") as dataset:
+        assert numbers(dataset[5]) in ([0] * 4, [num_needed - 1] * 4)
+        source.gate.set()
 
 
 def test_without_max_uses_training_waits():

@@ -150,7 +150,9 @@ def test_a_model_that_changes_its_inputs_in_place(recorder, numbered):
             return outputs
 
     model = Careless()
-    with EchoingPyDataset(numbered(3), echo_factor=2, shuffle=False, placement="device") as dataset:
+    with EchoingPyDataset(
+        numbered(3), echo_factor=2, shuffle=False, shuffle_buffer=0, placement="device"
+    ) as dataset:
         model.fit(dataset, epochs=2, verbose=0)
     assert model.trained_on() == [0, 0, 1, 1, 2, 2]
 

@@ -249,7 +249,7 @@ def test_a_tf_data_dataset():
     import tensorflow as tf
 
     source = tf.data.Dataset.from_tensor_slices((X, X)).batch(4)
-    with EchoingPyDataset(source, echo_factor=2) as dataset:
+    with EchoingPyDataset(source, echo_factor=2, shuffle_buffer=0) as dataset:
         assert len(dataset) == 3
         assert firsts(dataset, 8) == [0, 0, 4, 4, 8, 8, 0, 0]
         assert trains(dataset)
@@ -263,7 +263,7 @@ def test_a_torch_dataloader():
     source = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(tensor, tensor), batch_size=4
     )
-    with EchoingPyDataset(source, echo_factor=2) as dataset:
+    with EchoingPyDataset(source, echo_factor=2, shuffle_buffer=0) as dataset:
         assert len(dataset) == 3
         assert firsts(dataset, 8) == [0, 0, 4, 4, 8, 8, 0, 0]
         assert trains(dataset)
