@@ -60,7 +60,11 @@ def _provided(remedy: Remedy) -> str:
 
 def reason(estimates: Estimates, last: int) -> str:
     """Returns why the factor follows what the uses of a batch are worth."""
-    first, estimate = estimates.harm(last) or (last, estimates[last])
+    harm = estimates.harm(last)
+    if harm is not None:
+        first, last, estimate = harm
+    else:
+        first, estimate = last, estimates[last]
     uses, verb = (f"Use {last}", "s") if first == last else (f"Uses {first} to {last}", "")
     return (
         f"{uses} of a batch {'raise' if estimate.mean < 0 else 'lower'}{verb} the loss on unseen "

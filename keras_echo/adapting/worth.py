@@ -11,8 +11,8 @@ the number k of the use:
 What the k-th use brings in the end is c_k / (1 - a_1 - a_2). Without momentum that is the mean
 decrease of its steps. With it, that mean would tell as much of the uses before.
 
-The worth of a use falls with its number. So where several uses up to the last one do harm together,
-the last one does, and that is seen in a fraction of the steps that the last one alone would need.
+The worth of a use falls with its number. So where several uses do harm together, the last one does,
+and that is seen in a fraction of the steps that the last one alone would need.
 """
 
 from __future__ import annotations
@@ -78,12 +78,17 @@ class Estimates(dict[int, Estimate]):
         num = sum(self[use].num for use in range(first, last + 1))
         return Estimate(sum(means) / len(means), math.hypot(*errors) / len(errors), num)
 
-    def harm(self, last: int) -> tuple[int, Estimate] | None:
-        """From which use on, the second or a later one, the uses up to the last surely do harm."""
+    def harm(self, last: int) -> tuple[int, int, Estimate] | None:
+        """Which uses, the second or later ones, surely do harm, up to the last that is known.
+
+        Returns:
+            The first and the last of them, and what they are worth on average.
+        """
+        last = max((use for use in self if use <= last), default=1)
         for first in range(last, 1, -1):
             estimate = self.together(first, last)
             if estimate is not None and estimate.harms:
-                return first, estimate
+                return first, last, estimate
         return None
 
     def relative(self) -> Estimates:

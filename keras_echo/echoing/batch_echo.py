@@ -106,9 +106,14 @@ class BatchEchoing:
     def num_fresh(self, echo: EchoState | None, num_steps: int, factor: float) -> int:
         """About how many fresh batches the next steps use, and take into the shuffle buffer."""
         num_held = len(echo.held) if isinstance(echo, BatchEchoState) else 0
-        size = AUTO_USES * (factor > 1) if self.shuffle_buffer == "auto" else self.shuffle_buffer
-        room = max(0, size - 1 - num_held)
+        room = max(0, self.capacity(factor) - 1 - num_held)
         return math.ceil((num_steps + min(num_steps, room)) / factor)
+
+    def capacity(self, factor: float) -> int:
+        """How many uses there is room for in the shuffle buffer, whatever their bytes."""
+        if self.shuffle_buffer != "auto":
+            return self.shuffle_buffer
+        return math.ceil(AUTO_BATCHES * factor) if factor > 1 else 0
 
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """The reverse of `BatchEchoState.as_json`.
@@ -156,7 +161,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         self._factor = factor
         self._gap = gap
         self._num_extra_before = state.num_extra
-        self._shuffle_buffer = settings.shuffle_buffer
+        self._settings = settings
         self._place = settings.placement.begin()
         self._read_again: dict[Position, Held | None] = {}
         self._taken: deque[Position] = deque(maxlen=1)  # the batch that was last taken into use
@@ -200,7 +205,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         )
         uses = ShuffleBuffer(
             echo,
-            partial(_has_room, self._shuffle_buffer, self._factor),
+            partial(_has_room, self._settings, self._factor),
             seed=state.seed,
             num_drawn=before.num_drawn,
             held=tuple(
@@ -233,15 +238,13 @@ def _held(place: Callable[[Batch, bool], Waiting], fresh: Fresh) -> Held:
 
 
 def _has_room(
-    shuffle_buffer: int | Literal["auto"],
-    factor: Callable[[], float],
-    uses: Sequence[Use[Held]],
+    settings: BatchEchoing, factor: Callable[[], float], uses: Sequence[Use[Held]]
 ) -> bool:
     """Whether the shuffle buffer may hold one more use; see `BatchEchoing`."""
-    if shuffle_buffer != "auto":
-        return len(uses) < shuffle_buffer
-    if factor() == 1 or len(uses) >= AUTO_BATCHES * factor():
+    if len(uses) >= settings.capacity(factor()):
         return False
+    if settings.shuffle_buffer != "auto":
+        return True
     num_bytes = {use.item.position: use.item.num_bytes for use in uses}  # copies share a batch
     elsewhere = _NUM_ELSEWHERE * max(num_bytes.values(), default=0)
     return sum(num_bytes.values()) + elsewhere <= AUTO_BYTES
