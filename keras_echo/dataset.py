@@ -100,9 +100,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
         max_queue_size: How many batches to read ahead; default: the source's own wish.
         max_uses: How often a batch or example may be used while training waits and no fresh one is
             there: a float >= 1, of which `echo_factor` uses are due anyway. Of batches, the last
-            four are kept for it. At factor 1 that begins after a wait of several steps. What is
-            used then depends on the clock; the state says what was used, so resuming is exact all
-            the same. Default: that of the `EchoFactor`, or to wait.
+            four are kept for it. At factor 1 that begins after a wait of several steps; of examples
+            nothing is kept there with `shuffle_buffer="auto"`. What is used then depends on the
+            clock; the state says what was used, so resuming is exact all the same. Default: that of
+            the `EchoFactor`, or to wait.
         on_error: What a failing read does: `"raise"` ends training with the source's exception,
             `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
             whole pass raises all the same.
