@@ -11,8 +11,9 @@ the number k of the use:
 What the k-th use brings in the end is c_k / (1 - a_1 - a_2). Without momentum that is the mean
 decrease of its steps. With it, that mean would tell as much of the uses before.
 
-The worth of a use falls with its number. So where several uses do harm together, the last one does,
-and that is seen in a fraction of the steps that the last one alone would need.
+The worth of a use falls with its number, or there is nothing left to learn from the batch. So where
+several uses do harm together, from the second one on or up to the last one, one less is better, and
+that is seen in a fraction of the steps that the last one alone would need.
 """
 
 from __future__ import annotations
@@ -79,16 +80,18 @@ class Estimates(dict[int, Estimate]):
         return Estimate(sum(means) / len(means), math.hypot(*errors) / len(errors), num)
 
     def harm(self, last: int) -> tuple[int, int, Estimate] | None:
-        """Which uses, the second or later ones, surely do harm, up to the last that is known.
+        """Which uses surely do harm: some from the second one on, or some up to the last one.
 
         Returns:
             The first and the last of them, and what they are worth on average.
         """
         last = max((use for use in self if use <= last), default=1)
-        for first in range(last, 1, -1):
-            estimate = self.together(first, last)
+        tails = [(first, last) for first in range(last, 1, -1)]
+        heads = [(2, end) for end in range(2, last)]
+        for first, end in tails + heads:
+            estimate = self.together(first, end)
             if estimate is not None and estimate.harms:
-                return first, last, estimate
+                return first, end, estimate
         return None
 
     def relative(self) -> Estimates:

@@ -122,6 +122,7 @@ def test_the_last_use_is_one_that_batches_have(factor, last):
         ((9, 5, 3, -3), 3.88, math.inf, 3.0),
         ((9, 5, -3), 3.2, math.inf, 3.0),  # few batches have a fourth use, which is worth less
         ((9, 0, -1.5, -1.5), 4.0, math.inf, 3.0),  # neither does harm surely, both together do
+        ((9, -3, 0, 0), 4.0, math.inf, 3.0),  # the second one spoils it, and then nothing is left
         ((9, -3), 2.0, 2.0, LEAST_LIMIT),
         ((9, -3), 1.25, LEAST_LIMIT, LEAST_LIMIT),
         ((9, 3), 1.25, LEAST_LIMIT, 3.0),
@@ -150,8 +151,9 @@ def test_the_limit_moves_by_one_at_most_and_never_without_two_standard_errors(me
         assert means[last - 1] > 2
     else:
         known = min(last, len(means))
-        tails = [np.array(means[first:known]) for first in range(1, known)]
-        assert any(tail.mean() < -2 / math.sqrt(len(tail)) for tail in tails)
+        some = [np.array(means[first:known]) for first in range(1, known)]
+        some += [np.array(means[1:end]) for end in range(2, known + 1)]
+        assert any(uses.mean() < -2 / math.sqrt(len(uses)) for uses in some)
 
 
 def test_noise_alone_seldom_moves_the_factor():
