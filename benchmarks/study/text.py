@@ -108,9 +108,9 @@ def _windows(files: list[tuple[str, str]]) -> np.ndarray:
 
 
 def _transformer() -> Any:
-    """One pre-norm decoder layer with learned positions."""
+    """One pre-norm decoder layer with random positions, which stay and are always the same."""
     tokens = keras.Input((WINDOW,), dtype="int32")
-    positions = layers.Embedding(WINDOW, WIDTH)(keras.ops.arange(WINDOW))
+    positions = np.random.default_rng(0).uniform(-0.05, 0.05, (WINDOW, WIDTH)).astype("float32")
     x = layers.Embedding(VOCABULARY, WIDTH)(tokens) + positions
     normed = layers.LayerNormalization()(x)
     attention = layers.MultiHeadAttention(2, WIDTH // 2, flash_attention=False)

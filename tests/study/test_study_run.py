@@ -138,3 +138,18 @@ def test_guessing_nothing_costs_seven_bits_per_byte():
     np.testing.assert_array_equal(workload.train[0][:, 1:], workload.train[1][:, :-1])
     assert workload.score(np.zeros((num, WINDOW, VOCABULARY))) == pytest.approx(7)
     assert workload.score(np.full((num, WINDOW, VOCABULARY), np.nan)) == 8
+
+
+@pytest.mark.parametrize("task", ["code", "digits", "detection"])
+def test_models_of_a_seed_are_alike_whichever_process_makes_them(task):
+    from study.training import compiled, reset, workload_of
+
+    workload = workload_of(task)
+    outputs = []
+    for before in (1, 2):  # what a process has drawn already
+        keras.utils.set_random_seed(before)
+        model = compiled(workload)
+        reset(model, workload, 0, 1e-3)
+        outputs.append(keras.tree.flatten(model.predict_on_batch(workload.validation[:4])))
+    for one, other in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(one, other)
