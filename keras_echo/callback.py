@@ -19,20 +19,12 @@ from keras_echo._messages import expected
 from keras_echo.adapting import report
 from keras_echo.adapting.log_dir import LogDir
 from keras_echo.adapting.remedies import Remedy, remedies
-from keras_echo.adapting.schedule import (
-    BUDGET,
-    FEWEST_CALLS,
-    URGENT_BUDGET,
-    Balance,
-    Look,
-    Schedule,
-)
+from keras_echo.adapting.schedule import FEWEST_CALLS, Balance, Look, Schedule
 from keras_echo.adapting.tuner import BRIDGING, WAITING, Choice, EchoDecision, NextWindow, decide
 from keras_echo.adapting.unseen_loss import UnseenLoss, problem_of
 from keras_echo.adapting.why_slow import why_slow
 from keras_echo.adapting.window import Measurement, Window
-from keras_echo.adapting.worth import last_use, next_limit
-from keras_echo.adapting.worth_window import WorthMeter
+from keras_echo.adapting.worth_meter import WorthMeter
 from keras_echo.dataset import EchoingPyDataset, probe_of
 from keras_echo.factor import EchoFactor, check_factor
 from keras_echo.probe import Probe
@@ -177,8 +169,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._history: list[StepBreakdown] = []
         self._problems: set[str] = set()
         self._window: Generator[None, None, Measurement | None] | None = None
-        self._limit = math.inf  # uses of a batch, where another one does harm
-        self._worth = WorthMeter(self._probe.unseen, warns=self._follows)
+        self._worth = WorthMeter(self._probe.unseen, follows=self._follows)
         self._stream_step = 0  # of the dataset, when the epoch began
         self._locked_fraction = math.nan
         self._has_compared = self._is_comparing = False
@@ -379,39 +370,27 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def _measure_worth(self, running_seconds: float) -> None:
         """Opens a window on what uses are worth, if one is due."""
-        if not self.decisions or self._factor.value == 1:
-            return
-        last = self._worth.worth.estimates().get(last_use(self._factor.value))
-        is_open = self._follows and not (last is not None and last.helps)
-        if self._worth.is_due(running_seconds, URGENT_BUDGET if is_open else BUDGET):
-            self._window = self._worth.window(
-                self._stream_step + self._last_batch,
-                self.decisions[-1].breakdown.upstream_seconds,
-            )
+        if self.decisions and self._worth.is_due(running_seconds, self._factor.value):
+            read_seconds = self.decisions[-1].breakdown.upstream_seconds
+            self._window = self._worth.window(self._stream_step + self._last_batch, read_seconds)
             self._advance(self._window)
 
     def _learn_worth(self) -> None:
         """Takes in what a window said of the uses, and follows it."""
-        estimates = self._worth.worth.estimates()
-        self._log.worth(self._first_step + self._last_batch, estimates)
-        factor = self._factor.value
-        limit = next_limit(estimates, factor, self._limit) if self._follows else self._limit
-        if limit == self._limit:
+        self._log.worth(self._first_step + self._last_batch, self._worth.worth.estimates())
+        reason = self._worth.follow(self._factor.value)
+        if reason is None:
             return
-        reason = report.reason(estimates, last_use(factor))
-        if limit > self._limit:
-            self._worth.worth.forget(above=self._limit)
-        self._limit = limit
         if self._has_set_max_uses:
             self._factor.max_uses = self._most
         latest = self.decisions[-1]
-        wanted = self._choose(self._history).factor if self._history else factor
+        wanted = self._choose(self._history).factor if self._history else self._factor.value
         self._set(min(wanted, self._most), latest.breakdown, reason, latest.ratio)
 
     @property
     def _most(self) -> float:
         """The highest factor."""
-        return max(self._min_factor, min(self._max_factor, self._limit))
+        return max(self._min_factor, min(self._max_factor, self._worth.limit))
 
     def _decide(self, measured: Measurement) -> None:
         self._check_dataset()

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
-
-from keras_echo.adapting.worth import Worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -106,110 +103,3 @@ class WorthWindow:
             if position not in batches and self.loss.takes(batch := upcoming[position]()):
                 batches[position] = batch
         return batches
-
-
-class WorthMeter:
-    """Measures what uses are worth, in windows that keep to their share of the time.
-
-    Args:
-        unseen: The fresh batches, and what the steps use.
-        warns: Whether to warn where nothing can be learnt.
-        clock: Seconds.
-
-    Attributes:
-        worth: What was learnt so far.
-        problem: Why nothing more can be learnt in this `fit()`; None as long as it can.
-    """
-
-    def __init__(
-        self, unseen: Unseen, *, warns: bool, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self._unseen = unseen
-        self._warns = warns
-        self._clock = clock
-        self.worth = Worth()
-        self.problem: str | None = None
-        self._spent_seconds = 0.0
-        self._window_seconds = math.nan  # what one costs
-        self._loss: Loss | None = None
-
-    def begin(self, loss: Loss, synchronize: Callable[[], None], problem: str | None) -> None:
-        """A `fit()` begins.
-
-        Args:
-            loss: The loss of its model.
-            synchronize: See `WorthWindow`.
-            problem: Why nothing can be learnt in it, if nothing can.
-        """
-        self._loss, self._synchronize, self.problem = loss, synchronize, None
-        self._spent_seconds, self._window_seconds = 0.0, math.nan
-        self._unseen.num_ahead = 0 if problem else NUM_AHEAD
-        if problem:
-            self._give_up(problem)
-
-    def end(self) -> None:
-        """The `fit()` ends."""
-        self._loss = None
-        self._unseen.num_ahead = 0
-
-    def is_due(self, seconds: float, share: float) -> bool:
-        """Whether another window keeps to the share of the time.
-
-        Args:
-            seconds: How long `fit()` has run.
-            share: What windows may take of that.
-        """
-        if self._loss is None or self.problem is not None:
-            return False
-        expected_seconds = self._window_seconds
-        if math.isnan(expected_seconds):
-            expected_seconds = _COMPILING_SECONDS
-        return self._spent_seconds + expected_seconds <= share * seconds
-
-    def window(self, step: int, read_seconds: float) -> Generator[None, None, None]:
-        """A window; the first one only learns what they cost, since the loss must be compiled.
-
-        Args:
-            step: The number of its first step in the stream.
-            read_seconds: What a fresh batch takes. Where training starves, some are waited for:
-                then it costs no fresh batch.
-        """
-        assert self._loss is not None
-        self._unseen.fill(NUM_AHEAD, _PATIENCE * NUM_AHEAD * read_seconds)
-        is_first = math.isnan(self._window_seconds)
-        num_steps = 1 if is_first else NUM_STEPS
-        window = WorthWindow(
-            self._unseen, self._loss, self._synchronize, step, num_steps, self._clock
-        )
-        try:
-            with self._unseen.steady():
-                yield from window.record()
-        except Exception as error:
-            self._give_up(f"the loss on a fresh batch can't be had: {error or repr(error)}")
-        finally:
-            self._spent_seconds += window.seconds
-            if window.decreases:
-                self._window_seconds = (NUM_STEPS + 1) * window.step_seconds
-                self._learn(window.uses, window.decreases)
-
-    def _learn(self, uses: list[int], decreases: list[float]) -> None:
-        if not any(uses):
-            self._give_up(
-                "a batch of echo='example' mixes the uses of its examples, and a step can't be "
-                "attributed to one of them"
-            )
-        elif len(uses) == NUM_STEPS and not any(decreases):
-            self._give_up("the loss that compute_loss() returns doesn't change in training")
-        else:
-            self.worth.add(uses, decreases)
-
-    def _give_up(self, problem: str) -> None:
-        self.problem = problem
-        self._unseen.num_ahead = 0
-        if self._warns:
-            warnings.warn(
-                f"What an echoed step is worth isn't measured: {problem}. The factor doesn't "
-                "follow it.",
-                RuntimeWarning,
-                stacklevel=2,
-            )

@@ -31,8 +31,8 @@ def windows(monkeypatch):
 
     monkeypatch.setattr(Worth, "add", spy)
     monkeypatch.setattr("keras_echo.callback._CHECK_STEPS", 1)
-    monkeypatch.setattr("keras_echo.callback.BUDGET", 1e9)
-    monkeypatch.setattr("keras_echo.callback.URGENT_BUDGET", 1e9)
+    monkeypatch.setattr("keras_echo.adapting.worth_meter.BUDGET", 1e9)
+    monkeypatch.setattr("keras_echo.adapting.worth_meter.URGENT_BUDGET", 1e9)
     return found
 
 
