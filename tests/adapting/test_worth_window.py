@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from keras_echo.adapting.worth_meter import WorthMeter
@@ -203,9 +204,11 @@ def test_without_a_dataset_nothing_is_measured():
 def test_the_limit_follows_and_says_why():
     meter = WorthMeter(Queue(), follows=True)
     assert meter.follow(4.0) is None
-    for sign in (1, 1.01, 0.99):
-        for _ in range(8):
-            meter.worth.add([3, 4, 1, 2, 3, 4], [0.0, 0.0, 9 * sign, 5 * sign, 3, -3 * sign])
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        uses = rng.integers(1, 5, 16)
+        worths = np.array([0.9, 0.5, 0.3, -0.3])[uses - 1]
+        meter.worth.add(uses.tolist(), (worths + 0.1 * rng.normal(size=16)).tolist())
     assert meter.follow(4.0).startswith("Use 4 of a batch raises the loss on unseen data, by ")
     assert meter.limit == 3
     assert meter.follow(3.0).startswith("Use 3 of a batch lowers the loss")
