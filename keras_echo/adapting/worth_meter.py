@@ -49,6 +49,7 @@ class WorthMeter:
         self._spent_seconds = 0.0
         self._window_seconds = math.nan  # what one costs
         self._loss: Loss | None = None
+        self._synchronize: Callable[[], None] | None = None
 
     def begin(self, loss: Loss, synchronize: Callable[[], None], problem: str | None) -> None:
         """A `fit()` begins.
@@ -60,13 +61,12 @@ class WorthMeter:
         """
         self._loss, self._synchronize, self.problem = loss, synchronize, None
         self._spent_seconds, self._window_seconds = 0.0, math.nan
-        self._unseen.num_ahead = 0 if problem else NUM_AHEAD
         if problem:
             self._give_up(problem)
 
     def end(self) -> None:
         """The `fit()` ends."""
-        self._loss = None
+        self._loss = self._synchronize = None  # which refers to who refers to this
         self._unseen.num_ahead = 0
 
     def is_due(self, seconds: float, factor: float) -> bool:
@@ -110,6 +110,8 @@ class WorthMeter:
                 then it costs no fresh batch.
         """
         assert self._loss is not None
+        assert self._synchronize is not None
+        self._unseen.num_ahead = NUM_AHEAD  # from now on, they lie ready for the next ones, too
         self._unseen.fill(NUM_AHEAD, _PATIENCE * NUM_AHEAD * read_seconds)
         is_first = math.isnan(self._window_seconds)
         num_steps = 1 if is_first else NUM_STEPS

@@ -223,9 +223,11 @@ class Prefetcher(Generic[R]):
                 if self._era != era:
                     raise StoppedError("The dataset was closed while a batch was waited for.")
                 enough = beside + 1 if self._barrier is None else 1
-                if self._window and self._window[0].is_done and self._num_done >= enough:
+                lies_ready = bool(self._window) and self._window[0].is_done
+                if lies_ready and self._num_done >= enough:
                     return True
-                self._miss()
+                if not lies_ready:
+                    self._miss()
                 self._start_readers()
                 self._changed.notify_all()
                 seconds = min(deadline - time.monotonic(), self._idle_seconds)

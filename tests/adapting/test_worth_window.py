@@ -121,12 +121,13 @@ def test_the_first_window_only_learns_what_one_costs():
     queue = Queue()
     loss = Loss()
     meter = meter_of(queue, loss)
-    assert queue.num_ahead == NUM_AHEAD
+    assert queue.num_ahead == 0
     assert not meter.is_due(3.9, 2.0)  # the loss has to be compiled
     assert meter.is_due(4.1, 2.0)
     assert advanced(meter.window(0, 0.5), queue, loss, range(NUM_STEPS))
     assert len(loss.asked) == 4
     assert queue.filled == [(NUM_AHEAD, 4 * NUM_AHEAD * 0.5)]
+    assert queue.num_ahead == NUM_AHEAD
     assert not queue.is_steady
     assert advanced(meter.window(0, 0.5), queue, loss, range(NUM_STEPS + 1))
     assert len(loss.asked) == 4 + 2 * (NUM_STEPS + 1)

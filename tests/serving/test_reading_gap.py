@@ -29,7 +29,8 @@ class Fresh:
     def is_crowded(self):
         return self.is_full
 
-    def await_next(self, timeout_seconds):
+    def await_next(self, timeout_seconds, *, beside=0):
+        self.beside = beside
         begun = self.clock.seconds
         self.clock.seconds = max(begun, min(begun + timeout_seconds, self.ready_at))
         self.waited.append(self.clock.seconds - begun)

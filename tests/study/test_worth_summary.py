@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hand_made import reaching_at, setting, worth_record
 from study import plan
@@ -133,14 +134,17 @@ def test_correlations_are_taken_for_each_factor_alone():
 def test_what_worth_says_of_a_setting():
     worth = {use: Estimate(mean, 0.1, 9) for use, mean in enumerate((2.0, 1.0, 0.5, -0.5), 1)}
     echoed = setting("batch", 4)
-    rows = rows_of(row(ONE, fresh=300), row(echoed, fresh=100, worth=worth))
-    (found,) = predictions(rows)
+
+    def predicted():
+        return predictions(rows_of(row(ONE, fresh=300), row(echoed, fresh=100, worth=worth)))
+
+    (found,) = predicted()
     assert found.last.mean == -0.25
     assert (found.average, found.total, found.saved) == pytest.approx((1.5 / 4, 1.5, 3))
     worth.pop(3)
-    assert not predictions(rows)
+    assert not predicted()
     worth |= {1: Estimate(0.19, 0.1, 9), 3: Estimate(1.0, 0.1, 9)}  # which may be noise
-    assert not predictions(rows)
+    assert not predicted()
 
 
 def test_what_was_never_reached_saved_nothing():
@@ -149,6 +153,14 @@ def test_what_was_never_reached_saved_nothing():
     (found,) = predictions(rows_of(row(ONE, fresh=300), row(echoed, worth=worth)))
     assert found.saved == 0
     assert not predictions(rows_of(row(ONE), row(echoed, fresh=100, worth=worth)))
+
+
+def windows(seed):
+    """Of two uses in random order, the first is worth 0.4, and the second 0.1."""
+    rng = np.random.default_rng(seed)
+    uses = rng.integers(1, 3, (50, 16))
+    decreases = np.array([0.4, 0.1])[uses - 1] + 0.01 * rng.normal(size=uses.shape)
+    return list(zip(uses.tolist(), decreases.tolist(), strict=True))
 
 
 def records(*settings):
@@ -161,7 +173,7 @@ def records(*settings):
                 each,
                 seed,
                 reaching_at(each, 0.5),
-                windows=[([1, 2, 1, 2], [0.4, 0.1 + seed / 100, 0.4 + seed / 100, 0.1])] * 50,
+                windows=windows(seed),
             )
         ]
     }
@@ -171,8 +183,9 @@ def test_worth_is_that_of_the_steps_of_all_seeds():
     two = setting("auto", 2)
     rows = summarise(records(ONE, two), ["digits"])
     assert set(rows) == {ONE, two}
-    assert rows[two].worth[1].mean == pytest.approx(0.41, rel=0.05)
-    assert rows[two].worth[2].mean == pytest.approx(0.11, rel=0.15)
+    assert rows[two].worth[1].mean == pytest.approx(0.4, rel=0.02)
+    assert rows[two].worth[2].mean == pytest.approx(0.1, rel=0.02)
+    assert sum(estimate.num for estimate in rows[two].worth.values()) == 5 * 50 * 14
     assert rows[two].times.keys() == set(RATIOS)
     json.dumps(summary.as_json(rows), allow_nan=False)
 
