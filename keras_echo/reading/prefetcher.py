@@ -208,8 +208,8 @@ class Prefetcher(Generic[R]):
 
         Args:
             timeout_seconds: How long to wait.
-            beside: How many others are to lie ready with it, as long as no barrier stands before
-                them.
+            beside: How many others are to lie ready with it, as far as the window holds them and no
+                barrier stands before them.
 
         Returns:
             Whether it does; False if the time was up.
@@ -222,7 +222,7 @@ class Prefetcher(Generic[R]):
             with self._lock:
                 if self._era != era:
                     raise StoppedError("The dataset was closed while a batch was waited for.")
-                enough = beside + 1 if self._barrier is None else 1
+                enough = min(beside + 1, self._window_size) if self._barrier is None else 1
                 lies_ready = bool(self._window) and self._window[0].is_done
                 if lies_ready and self._num_done >= enough:
                     return True

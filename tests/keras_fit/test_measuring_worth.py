@@ -360,3 +360,21 @@ def test_following_worth(windows, is_noisy):
     else:
         assert moves == []
         assert dataset.echo_factor > 2
+
+
+def test_what_is_shown_of_fresh_batches_is_a_copy_as_training_would_get_it(numbered):
+    source = numbered(20)
+    augment = lambda batch, rng: (batch[0] + rng.random(), batch[1])  # noqa: E731
+    with EchoingPyDataset(source, echo_factor=2, shuffle=False, augment=augment) as dataset:
+        dataset[0]
+        unseen = probe_of(dataset).unseen
+        assert unseen.fill(4, 60)
+        shown = {position: make() for position, make in unseen.upcoming().items()}
+        assert len(shown) >= 4
+        assert sorted(shown) == list(shown)
+        for (of_pass, ordinal), (x, _) in shown.items():
+            assert of_pass == 0
+            assert ordinal < x[0, 0] < ordinal + 1  # augmented, as its copies will be
+            np.testing.assert_array_equal(unseen.upcoming()[0, ordinal]()[0], x)
+            x[:] = -1  # it is a copy
+        assert {int(dataset[0][0][0, 0]) for _ in range(10)} <= set(range(8))

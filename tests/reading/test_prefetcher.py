@@ -410,6 +410,52 @@ def test_awaiting_asks_and_says_whether_a_result_lies_ready():
     prefetcher.stop()
 
 
+@pytest.mark.parametrize(("window_size", "num_enough"), [(8, 3), (2, 2)])
+def test_awaiting_others_beside_the_next(window_size, num_enough):
+    gates = [threading.Event() for _ in range(12)]
+    prefetcher = Prefetcher(
+        lambda task: gates[task].wait(30) and task,
+        iter(range(12)),
+        num_workers=1,
+        window_size=window_size,
+    )
+    for number in range(num_enough):
+        assert not prefetcher.await_next(0.01, beside=2)
+        gates[number].set()
+    assert prefetcher.await_next(60, beside=2)
+    assert next(prefetcher) == 0
+    assert not prefetcher.await_next(0.01, beside=2)
+    assert prefetcher.await_next(60)  # alone, it lies ready
+    for gate in gates:
+        gate.set()
+    prefetcher.stop()
+
+
+def test_at_a_barrier_the_next_is_enough():
+    tasks = iter([0, 1, Barrier(lambda: None), 2, 3, 4])
+    prefetcher = Prefetcher(lambda task: task, tasks, num_workers=1, window_size=8)
+    assert prefetcher.await_next(60, beside=2)
+    assert next(prefetcher) == 0
+    prefetcher.stop()
+
+
+def test_what_lies_ready_can_be_seen_and_stays():
+    def work(task):
+        if task == 1:
+            raise ValueError("one")
+        return task
+
+    prefetcher = Prefetcher(work, iter(range(9)), num_workers=1, window_size=4)
+    assert prefetcher.ready() == []
+    assert prefetcher.fill(4, 60)
+    assert prefetcher.ready() == [0, 2, 3]
+    assert prefetcher.ready() == [0, 2, 3]
+    assert next(prefetcher) == 0
+    with pytest.raises(ValueError, match="one"):
+        next(prefetcher)
+    prefetcher.stop()
+
+
 def test_awaiting_passes_a_barrier():
     told = []
     tasks = iter([0, Barrier(lambda: told.append("E")), 1])

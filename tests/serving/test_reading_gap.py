@@ -73,6 +73,15 @@ def test_a_fresh_batch_that_is_about_to_come_is_waited_for():
             assert made.is_open() == is_open
 
 
+def test_it_is_open_where_less_lies_ready_than_is_wanted():
+    made, _ = gap(2.0, ready_at=0.0)
+    assert not made.is_open()
+    assert made._fresh.beside == 0
+    made.num_ahead = 3
+    made.is_open()
+    assert made._fresh.beside == 3
+
+
 def test_it_is_full_where_readers_soon_have_no_room_but_not_for_a_peek():
     made, _ = gap(2.0, ready_at=0.0)
     assert not made.is_full()
