@@ -61,6 +61,7 @@ class WorthMeter:
         """
         self._loss, self._synchronize, self.problem = loss, synchronize, None
         self._spent_seconds, self._window_seconds = 0.0, math.nan
+        self._unseen.num_ahead = 0  # an exception may have ended the last one
         if problem:
             self._give_up(problem)
 
