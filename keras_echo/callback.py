@@ -429,6 +429,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             min_factor=self._min_factor,
             max_factor=self._most,
             policy=BRIDGING if self._bridges() else WAITING,
+            limited_by="max_factor" if self._most == self._max_factor else "what uses are worth,",
         )
 
     def _set(self, factor: float, breakdown: StepBreakdown, reason: str, ratio: float) -> None:

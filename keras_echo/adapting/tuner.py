@@ -121,6 +121,7 @@ def decide(
     min_factor: float,
     max_factor: float,
     policy: Policy = BRIDGING,
+    limited_by: str = "max_factor",
 ) -> Choice:
     """Chooses the factor after a window.
 
@@ -130,6 +131,7 @@ def decide(
         min_factor: The least that is chosen.
         max_factor: The most.
         policy: Where it is to be, seen from R.
+        limited_by: What `max_factor` is called.
 
     Returns:
         The factor from here on, what it rests on, and the reason.
@@ -172,7 +174,7 @@ def decide(
             next_window = NextWindow.AT_ONCE
     wanted = limited(wanted)
     if ratio > max_factor:
-        seen += f", above max_factor {max_factor:g}{_waits(latest, ratio, factor, max_factor)}"
+        seen += f", above {limited_by} {max_factor:g}{_waits(latest, ratio, factor, max_factor)}"
     if abs(wanted / factor - 1) < DEAD_BAND and wanted > min_factor:
         wanted = factor
     if len(breakdowns) == 1 and wanted != factor:

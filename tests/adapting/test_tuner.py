@@ -92,6 +92,13 @@ def test_one_disturbed_window_among_three_changes_nothing(ratio, outlier):
     assert factors[3:] == factors[2:3] * 2
 
 
+def test_the_cap_is_called_what_it_is():
+    choice = decide(
+        [measured(6.0)], 3.0, min_factor=1.0, max_factor=3.0, limited_by="what uses are worth,"
+    )
+    assert choice.reason.startswith("R = 6.00, above what uses are worth, 3")
+
+
 def test_what_the_cap_costs_is_said():
     def reason(*window, factor=1.0, waited=0.94):
         found = dataclasses.replace(measured(*window), wait_seconds=waited)
