@@ -1,5 +1,3 @@
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
@@ -14,26 +12,6 @@ def small(method, factor, seed=0):
         steps_between_evaluations = 2
 
     return plan.Run(Short("digits", 16, method, factor), 4e-3, seed)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    from study.training import workload_of
-
-    # A small model compiles soon.
-    return dataclasses.replace(workload_of("digits"), model=linear)
-
-
-def linear():
-    layers = keras.layers
-    return keras.Sequential([keras.Input((14, 14, 1)), layers.Flatten(), layers.Dense(10)])
-
-
-@pytest.fixture(scope="module")
-def model(digits):
-    from study.training import compiled
-
-    return compiled(digits)
 
 
 def test_a_run_on_a_used_model_equals_one_on_a_new_model(digits, model):

@@ -17,26 +17,6 @@ def short(method, factor, num_steps=64, seed=0):
     return plan.Run(Short("digits", 16, method, factor), 4e-3, seed)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    from study.training import workload_of
-
-    # A small model compiles soon.
-    return dataclasses.replace(workload_of("digits"), model=linear)
-
-
-def linear():
-    layers = keras.layers
-    return keras.Sequential([keras.Input((14, 14, 1)), layers.Flatten(), layers.Dense(10)])
-
-
-@pytest.fixture(scope="module")
-def model(digits):
-    from study.training import compiled
-
-    return compiled(digits)
-
-
 def test_measuring_changes_nothing(digits, model):
     from study import training
     from study.worth.training import train
