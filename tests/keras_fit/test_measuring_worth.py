@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing import event_accumulator
 
 import keras_echo
@@ -241,7 +242,7 @@ def unmeasured(dataset, model, problem):
     assert probe_of(dataset).unseen.num_ahead == 0
     following = DataEchoCallback(dataset, worth="follow", min_factor=2.0, verbose=0)
     with pytest.warns(RuntimeWarning, match=problem):
-        model.fit(dataset, verbose=0, callbacks=[following])
+        model.fit(dataset, epochs=4, verbose=0, callbacks=[following])
 
 
 def test_a_train_step_without_a_loss(windows):
@@ -322,19 +323,21 @@ def test_curves_and_report(windows, numbered, tmp_path):
     assert "What a use of a batch is worth, over the first one: 1: 100%" in callback.report()
 
 
-class Noisy(keras.utils.PyDataset):
-    """Three quarters of the labels are wrong; batches of four. Or all batches are the same."""
+class Slow(keras.utils.PyDataset):
+    """Batches of four digits, half of them with a label drawn at random; or always the same one."""
 
     def __init__(self, *, is_noisy):
         super().__init__()
         rng = np.random.default_rng(0)
-        self.x = rng.normal(size=(8000, 64)).astype("float32")
-        self.y = self.x[:, :1] + 3.0 * rng.normal(size=(8000, 1)).astype("float32")
+        pixels, self.y = load_digits(return_X_y=True)
+        self.x = (pixels / 16).astype("float32")
+        is_wrong = rng.random(len(self.y)) < 0.5
+        self.y[is_wrong] = rng.integers(0, 10, is_wrong.sum())
         if not is_noisy:
             self.x[:], self.y[:] = self.x[:1], self.y[:1]
 
     def __len__(self):
-        return 2000
+        return len(self.y) // 4
 
     def __getitem__(self, index):
         time.sleep(0.01)
@@ -347,10 +350,11 @@ def test_following_worth(windows, is_noisy):
     """A model that overfits at once is to be echoed little, one that can't is to be echoed."""
     keras.utils.set_random_seed(0)
     dataset = EchoingPyDataset(
-        Noisy(is_noisy=is_noisy), steps_per_epoch=2000, seed=0, shuffle_buffer=0
+        Slow(is_noisy=is_noisy), steps_per_epoch=1200, seed=0, shuffle_buffer=0
     )
-    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.01 if is_noisy else 1e-5), "mse")
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.2 if is_noisy else 1e-3), loss)
     callback = DataEchoCallback(dataset, worth="follow", max_factor=4, verbose=0)
     model.fit(dataset, verbose=0, callbacks=[callback])
     moves = [d for d in callback.decisions if "loss on unseen data" in d.reason]
@@ -377,4 +381,4 @@ def test_what_is_shown_of_fresh_batches_is_a_copy_as_training_would_get_it(numbe
             assert ordinal < x[0, 0] < ordinal + 1  # augmented, as its copies will be
             np.testing.assert_array_equal(unseen.upcoming()[0, ordinal]()[0], x)
             x[:] = -1  # it is a copy
-        assert {int(dataset[0][0][0, 0]) for _ in range(10)} <= set(range(8))
+        assert min(dataset[0][0].min() for _ in range(10)) >= 0
