@@ -113,7 +113,9 @@ class WorthMeter:
         assert self._loss is not None
         assert self._synchronize is not None
         self._unseen.num_ahead = NUM_AHEAD  # from now on, they lie ready for the next ones, too
+        began = self._clock()
         self._unseen.fill(NUM_AHEAD, _PATIENCE * NUM_AHEAD * read_seconds)
+        self._spent_seconds += self._clock() - began
         is_first = math.isnan(self._window_seconds)
         num_steps = 1 if is_first else NUM_STEPS
         window = WorthWindow(

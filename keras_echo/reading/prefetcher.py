@@ -203,13 +203,8 @@ class Prefetcher(Generic[R]):
         result: R = slot.result
         return result
 
-    def await_next(self, timeout_seconds: float, *, beside: int = 0) -> bool:
+    def await_next(self, timeout_seconds: float) -> bool:
         """Asks for the next result, and waits until it lies ready.
-
-        Args:
-            timeout_seconds: How long to wait.
-            beside: How many others are to lie ready with it, as far as the window holds them and no
-                barrier stands before them.
 
         Returns:
             Whether it does; False if the time was up.
@@ -222,12 +217,9 @@ class Prefetcher(Generic[R]):
             with self._lock:
                 if self._era != era:
                     raise StoppedError("The dataset was closed while a batch was waited for.")
-                enough = min(beside + 1, self._window_size) if self._barrier is None else 1
-                lies_ready = bool(self._window) and self._window[0].is_done
-                if lies_ready and self._num_done >= enough:
+                if self._window and self._window[0].is_done:
                     return True
-                if not lies_ready:
-                    self._miss()
+                self._miss()
                 self._start_readers()
                 self._changed.notify_all()
                 seconds = min(deadline - time.monotonic(), self._idle_seconds)
@@ -235,6 +227,13 @@ class Prefetcher(Generic[R]):
                     return False
                 bell = self._hung_up_bell()
             self._heard(bell, seconds)
+
+    def has_ahead(self, num_results: int) -> bool:
+        """Whether so many results lie ready, or as many as window and barrier let there be."""
+        with self._lock:
+            return self._barrier is not None or self._num_done >= min(
+                num_results, self._window_size
+            )
 
     def ready(self) -> list[R]:
         """The results that lie ready, in their order; they stay there."""

@@ -36,8 +36,11 @@ _OUTAGE_SECONDS = 5.0
 class Fresh(Protocol):
     """The fresh batches, read ahead."""
 
-    def await_next(self, timeout_seconds: float, *, beside: int = 0) -> bool:
-        """Waits until the next one lies ready, and others beside it; returns whether they do."""
+    def await_next(self, timeout_seconds: float) -> bool:
+        """Waits until the next one lies ready; returns whether it does."""
+
+    def has_ahead(self, num_results: int) -> bool:
+        """Whether so many lie ready, as far as there is room for them."""
 
     def is_crowded(self) -> bool:
         """Whether readers soon have no room for what they read."""
@@ -65,8 +68,8 @@ class ReadingGap:
     Attributes:
         is_elastic: Whether an output may get more or less uses than the factor says; not in a peek,
             and not while it is measured what uses are worth.
-        num_ahead: Fresh batches that are to lie ready beside the next one: it is a gap, too, where
-            they don't.
+        num_ahead: Fresh batches that are to lie ready beside the next one: above factor 1, it is a
+            gap, too, where they don't.
         num_made: Uses that were made.
         num_wanted: Uses that training got, and the one that it waits for.
     """
@@ -109,9 +112,10 @@ class ReadingGap:
             is_wanted = self.num_wanted > self.num_made
             waited = self._training.waiting_seconds() if is_wanted else 0.0
             left = max(0.0, self._patience_seconds() - waited) if waited > 0 else math.inf
-            if self._fresh.await_next(min(left, _SLICE_SECONDS), beside=self.num_ahead):
+            if self._fresh.await_next(min(left, _SLICE_SECONDS)):
                 self._end()
-                return False
+                is_kept_ready = self.num_ahead > 0 and self._factor.value > 1
+                return is_kept_ready and not self._fresh.has_ahead(self.num_ahead + 1)
             if left == 0:
                 self._begin()
                 return True

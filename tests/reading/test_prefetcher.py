@@ -411,7 +411,7 @@ def test_awaiting_asks_and_says_whether_a_result_lies_ready():
 
 
 @pytest.mark.parametrize(("window_size", "num_enough"), [(8, 3), (2, 2)])
-def test_awaiting_others_beside_the_next(window_size, num_enough):
+def test_it_says_whether_enough_lies_ready(window_size, num_enough):
     gates = [threading.Event() for _ in range(12)]
     prefetcher = Prefetcher(
         lambda task: gates[task].wait(30) and task,
@@ -419,23 +419,24 @@ def test_awaiting_others_beside_the_next(window_size, num_enough):
         num_workers=1,
         window_size=window_size,
     )
+    prefetcher.await_next(0.0)
     for number in range(num_enough):
-        assert not prefetcher.await_next(0.01, beside=2)
+        assert not prefetcher.has_ahead(3)
         gates[number].set()
-    assert prefetcher.await_next(60, beside=2)
+        assert prefetcher.fill(number + 1, 60)
+    assert prefetcher.has_ahead(3)
     assert next(prefetcher) == 0
-    assert not prefetcher.await_next(0.01, beside=2)
-    assert prefetcher.await_next(60)  # alone, it lies ready
+    assert not prefetcher.has_ahead(3)
     for gate in gates:
         gate.set()
     prefetcher.stop()
 
 
-def test_at_a_barrier_the_next_is_enough():
+def test_before_a_barrier_there_is_enough():
     tasks = iter([0, 1, Barrier(lambda: None), 2, 3, 4])
     prefetcher = Prefetcher(lambda task: task, tasks, num_workers=1, window_size=8)
-    assert prefetcher.await_next(60, beside=2)
     assert next(prefetcher) == 0
+    awaited(lambda: prefetcher.has_ahead(3))
     prefetcher.stop()
 
 

@@ -29,8 +29,10 @@ class Fresh:
     def is_crowded(self):
         return self.is_full
 
-    def await_next(self, timeout_seconds, *, beside=0):
-        self.beside = beside
+    def has_ahead(self, num_results):
+        return self.num_ready >= num_results
+
+    def await_next(self, timeout_seconds):
         begun = self.clock.seconds
         self.clock.seconds = max(begun, min(begun + timeout_seconds, self.ready_at))
         self.waited.append(self.clock.seconds - begun)
@@ -73,13 +75,16 @@ def test_a_fresh_batch_that_is_about_to_come_is_waited_for():
             assert made.is_open() == is_open
 
 
-def test_it_is_open_where_less_lies_ready_than_is_wanted():
-    made, _ = gap(2.0, ready_at=0.0)
-    assert not made.is_open()
-    assert made._fresh.beside == 0
-    made.num_ahead = 3
-    made.is_open()
-    assert made._fresh.beside == 3
+def test_above_factor_1_it_is_open_at_once_where_less_lies_ready_than_is_wanted():
+    for factor, num_ready, is_open in ((2.0, 3, True), (2.0, 4, False), (1.0, 3, False)):
+        made, clock = gap(factor, ready_at=0.0)
+        made._fresh.num_ready = num_ready
+        assert not made.is_open()
+        made.num_ahead = 3
+        assert made.is_open() == is_open
+        assert clock.seconds == 0.0
+        made.is_elastic = False
+        assert not made.is_open()
 
 
 def test_it_is_full_where_readers_soon_have_no_room_but_not_for_a_peek():
