@@ -82,10 +82,13 @@ class WorthMeter:
         expected_seconds = self._window_seconds
         if math.isnan(expected_seconds):
             expected_seconds = _COMPILING_SECONDS
-        last = self.worth.estimates().get(last_use(factor))
-        is_open = self._follows and not (last is not None and last.helps)
-        share = URGENT_BUDGET if is_open else BUDGET
+        share = URGENT_BUDGET if self._follows and not self._helps(factor) else BUDGET
         return self._spent_seconds + expected_seconds <= share * seconds
+
+    def _helps(self, factor: float) -> bool:
+        """Whether the last use surely does."""
+        last = self.worth.estimates().get(last_use(factor))
+        return last is not None and last.helps
 
     def follow(self, factor: float) -> str | None:
         """Moves the limit, where the factor is to follow and uses surely help or do harm.

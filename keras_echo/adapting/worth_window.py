@@ -26,10 +26,6 @@ NUM_STEPS = 16
 """Steps in a window. The first two tell what momentum does."""
 
 
-_COMPILING_SECONDS = 0.2  # what the first window takes at least: short trainings do without
-_PATIENCE = 4.0  # how long to wait for batches, in multiples of what they should take
-
-
 class Loss(Protocol):
     """The loss of a model on a batch; see `keras_echo.adapting.unseen_loss`."""
 
