@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_echo import layers
     from keras_echo.adapting.remedies import Remedy
     from keras_echo.adapting.tuner import EchoDecision
+    from keras_echo.backup import BackupAndRestore
     from keras_echo.callback import DataEchoCallback
     from keras_echo.dataset import EchoingPyDataset
     from keras_echo.factor import EchoFactor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from keras_echo.tf_data import echo
 
 __all__ = [
+    "BackupAndRestore",
     "Cache",
     "DataEchoCallback",
     "EchoDecision",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BackupAndRestore": "backup",
     "Cache": "reading.cache",
     "DataEchoCallback": "callback",
     "EchoDecision": "adapting.tuner",

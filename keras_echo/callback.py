@@ -17,6 +17,7 @@ import keras
 from keras_echo._checks import check_choice, check_count
 from keras_echo._messages import expected
 from keras_echo.adapting import report
+from keras_echo.adapting.controller_state import ControllerState
 from keras_echo.adapting.log_dir import LogDir
 from keras_echo.adapting.remedies import Remedy, remedies
 from keras_echo.adapting.schedule import FEWEST_CALLS, Balance, Look, Schedule
@@ -94,6 +95,7 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     Attributes:
         decisions: What was decided so far, a list of `EchoDecision`.
+        dataset: The dataset that is trained on; None where only its factor is known.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -145,6 +147,9 @@ class DataEchoCallback(keras.callbacks.Callback):
                 )
             )
         check_choice("worth", worth, ("report", "follow", None))
+        self.dataset = (
+            dataset_or_factor if isinstance(dataset_or_factor, EchoingPyDataset) else None
+        )
         self._factor = self._probe.factor
         self._adapt = adapt
         self._follows = worth == "follow" and adapt
@@ -175,6 +180,7 @@ class DataEchoCallback(keras.callbacks.Callback):
         self._has_compared = self._is_comparing = False
         self._compared_by = 0  # the step; a source may stall
         self._is_settled = False
+        self._is_beginning = self._is_resumed = False
         self._is_urgent = False  # R has changed, and no window has seen it yet
         self._balance = Balance()
         self._paused_since: float | None = None
@@ -201,9 +207,7 @@ class DataEchoCallback(keras.callbacks.Callback):
             left_open._abandon()
         self._end_epoch()  # where the last fit() broke off
         self._pause()
-        self._history.clear()
-        self._schedule.begin_fit(self._first_step, self._steps_per_call())
-        self._next_check = self._first_step + _CHECK_STEPS
+        self._is_beginning = True
         self._begun_seconds = time.perf_counter()
         self._num_served = self._probe.num_served()
         self._log.begin(self._probe.stats())
@@ -220,7 +224,17 @@ class DataEchoCallback(keras.callbacks.Callback):
         """Keras calls this."""
         self._epoch = epoch
         self._stream_step = self._probe.stats().steps
+        if self._is_beginning:
+            self._begin_steps()
         self._schedule.begin_epoch(self._first_step, self._num_steps())
+
+    def _begin_steps(self) -> None:
+        """The first epoch of a `fit()` begins: by now, a backup has been restored."""
+        if not self._is_resumed:
+            self._history.clear()
+        self._is_beginning = self._is_resumed = False
+        self._schedule.begin_fit(self._first_step, self._steps_per_call())
+        self._next_check = self._first_step + _CHECK_STEPS
 
     # Not `on_train_batch_end`: for a callback that has one, Keras waits for the device at every
     # step to hand it the logs (keras/src/callbacks/callback_list.py). From one begin to the next
@@ -259,6 +273,40 @@ class DataEchoCallback(keras.callbacks.Callback):
         if self._has_set_min_uses:
             self._factor.min_uses = None
         self._has_set_max_uses = self._has_set_min_uses = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learnt so far, JSON-serialisable: R, the factor, what uses are worth."""
+        return ControllerState(
+            step=self._first_step + max(0, self._last_batch),
+            factor=self._factor.value,
+            history=tuple(self._history),
+            decisions=tuple(self.decisions),
+            problems=tuple(sorted(self._problems)),
+            samples=self._worth.worth.samples,
+            limit=self._worth.limit,
+            is_settled=self._is_settled,
+            has_compared=self._has_compared,
+            locked_fraction=self._locked_fraction,
+        ).as_json()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with what was learnt elsewhere: before `fit()`, or in `on_train_begin`.
+
+        Raises:
+            ValueError: If `state` doesn't come from `state_dict`.
+        """
+        known = ControllerState.from_json(state)
+        self._factor.value = known.factor
+        self._history, self.decisions = list(known.history), list(known.decisions)
+        self._problems = set(known.problems)
+        self._worth.worth.go_on_from(known.samples)
+        self._worth.limit = known.limit
+        self._is_settled, self._has_compared = known.is_settled, known.has_compared
+        self._locked_fraction = known.locked_fraction
+        self._first_step = known.step
+        if self._has_set_max_uses:
+            self._factor.max_uses = self._most
+        self._is_resumed = True
 
     def remedies(self) -> list[Remedy]:
         """What would make training wait less, ranked, each with what it would bring.
@@ -417,7 +465,7 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def _decide_early(self, breakdown: StepBreakdown) -> None:
         """Raises the factor by what is known before the first trace."""
-        choice = self._choose([breakdown])
+        choice = self._choose([*self._history, breakdown])
         if self._adapt and choice.factor > self._factor.value:
             reason = f"By the first steps, {choice.reason}"
             self._set(choice.factor, breakdown, reason, choice.ratio)
@@ -460,6 +508,8 @@ class DataEchoCallback(keras.callbacks.Callback):
 
     def _num_steps(self) -> float:
         """Optimizer steps of an epoch; infinity where nobody knows."""
+        if self.dataset is not None and self.dataset.num_batches < len(self.dataset):
+            return self.dataset.num_batches  # it goes on with an epoch that was interrupted
         # A `CallbackList` that was made without parameters sets none.
         return (self.params or {}).get("steps") or math.inf
 

@@ -12,7 +12,7 @@ from keras_echo._messages import expected
 from keras_echo.echoing.batch_echo import BatchEchoing
 from keras_echo.echoing.example_echo import ExampleEchoing
 from keras_echo.echoing.repetition import NUM_KEPT
-from keras_echo.echoing.state import State, factor_of
+from keras_echo.echoing.state import State, factor_of, foreign
 from keras_echo.factor import EchoFactor
 from keras_echo.machine import num_cores
 from keras_echo.memory.placement import batch_placement, example_placement
@@ -213,9 +213,19 @@ class EchoingPyDataset(keras.utils.PyDataset):
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
         self._fit_input = FitInput()
+        self._num_left: int | None = None
 
     def __len__(self) -> int:
         return self._num_steps
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in the epoch that `fit()` begins next; less where it was interrupted before.
+
+        Keras asks for it before training, and again where an epoch begins (Keras 3.15,
+        `keras/src/trainers/data_adapters/py_dataset_adapter.py`).
+        """
+        return self._num_steps if self._num_left is None else self._num_left
 
     def __getitem__(self, index: int) -> Batch:
         """Serves the next batch of the stream, whatever the index. Thread-safe.
@@ -296,10 +306,14 @@ class EchoingPyDataset(keras.utils.PyDataset):
         batch. With a shuffle buffer, the batches of what it held are read again. A source that is
         read in sequence is read and dropped up to that place of its pass.
 
-        TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
+        TensorFlow fetches a few batches ahead of training: call this at the end of an epoch, or use
+        `BackupAndRestore`, which knows how far training has come.
         """
         factor = self.echo_factor  # first: what is made after a change then says so itself
-        return self._feed.state.as_json(factor)
+        return self._as_json(self._feed.state, factor)
+
+    def _as_json(self, state: State, factor: float) -> dict[str, Any]:
+        return {**state.as_json(factor), "readers": self._settings.reader_count.as_json()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken.
@@ -310,6 +324,11 @@ class EchoingPyDataset(keras.utils.PyDataset):
         echoing = self._echoing
         loaded = State.from_json(state, echoing.kind, echoing.state_from_json)
         factor = factor_of(state)
+        if "readers" in state:  # older states don't say
+            try:
+                self._settings.reader_count.go_on_from(state["readers"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(foreign(state)) from error
         self.echo_factor = factor
         self._feed.go_on_from(loaded)
 
@@ -365,6 +384,51 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Progress:
+    """How far a training on a dataset has come, which may lag behind what the dataset served.
+
+    Args:
+        dataset: What `fit()` trains on.
+    """
+
+    def __init__(self, dataset: EchoingPyDataset) -> None:
+        self._dataset = dataset
+        self._feed = dataset._feed
+        self._first = 0
+        self.load = dataset.load_state_dict
+
+    def begin(self) -> None:
+        """Training begins, where the stream stands now."""
+        self._first = self._feed.begin_training()
+
+    def trained(self, num_steps: int) -> None:
+        """Training has taken so many steps since it began."""
+        self._feed.trained(self._first + num_steps)
+
+    def state_dict(self, num_steps: int) -> dict[str, Any] | None:
+        """The dataset's state after so many steps; None if it hasn't served them."""
+        factor = self._dataset.echo_factor
+        state = self._feed.state_after(self._first + num_steps)
+        return None if state is None else self._dataset._as_json(state, factor)
+
+    def first_batch(self) -> Batch:
+        """The next batch, only to peek at."""
+        return self._feed.first()
+
+    def shorten_epoch(self, num_steps: int | None) -> None:
+        """Has the next epochs of `fit()` so many steps; None for all of them."""
+        self._dataset._num_left = num_steps
+
+    @property
+    def is_iterated(self) -> bool:
+        """Whether training gets its batches by `as_tf_dataset` or `as_grain`."""
+        return self._feed.is_iterated
+
+    def end(self) -> None:
+        """Training has ended."""
+        self._feed.end_training()
 
 
 def probe_of(dataset: EchoingPyDataset) -> Probe:

@@ -44,6 +44,20 @@ _MOST_MEMORY = 0.9  # a_1 + a_2 at the usual momentum; where all steps are alike
 _SELDOM = 0.1  # share of the batches that must have a use for it to be the last one
 
 
+class Sample(NamedTuple):
+    """A step, and by how much the loss on unseen data fell in it.
+
+    Attributes:
+        use: Which use of its batch it was.
+        decrease: By how much the loss fell.
+        before: The same of the steps before it.
+    """
+
+    use: int
+    decrease: float
+    before: tuple[float, ...]
+
+
 class Estimate(NamedTuple):
     """What a use is worth, or several on average.
 
@@ -118,7 +132,17 @@ class Worth:
     """
 
     def __init__(self, most_samples: int | None = MOST_SAMPLES) -> None:
-        self._samples: deque[tuple[int, float, tuple[float, ...]]] = deque(maxlen=most_samples)
+        self._samples: deque[Sample] = deque(maxlen=most_samples)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The steps that count."""
+        return tuple(self._samples)
+
+    def go_on_from(self, samples: Sequence[Sample]) -> None:
+        """Takes what was learnt elsewhere for what is known."""
+        self._samples.clear()
+        self._samples.extend(samples)
 
     def add(self, uses: Sequence[int], decreases: Sequence[float]) -> None:
         """Takes in a stretch of successive steps.
@@ -130,24 +154,22 @@ class Worth:
         for end in range(_ORDER, len(uses)):
             before = tuple(decreases[end - _ORDER : end])
             if uses[end] and math.isfinite(sum(before, start=decreases[end])):
-                self._samples.append((uses[end], decreases[end], before))
+                self._samples.append(Sample(uses[end], decreases[end], before))
 
     def forget(self, above: float) -> None:
         """Forgets the uses of higher numbers: they begin anew."""
-        kept = [sample for sample in self._samples if sample[0] <= above]
-        self._samples.clear()
-        self._samples.extend(kept)
+        self.go_on_from([sample for sample in self._samples if sample.use <= above])
 
     def estimates(self) -> Estimates:
         """What is known of the uses that were seen often enough."""
-        numbers = np.array([sample[0] for sample in self._samples], int)
+        numbers = np.array([sample.use for sample in self._samples], int)
         uses, counts = np.unique(numbers, return_counts=True)
         uses = uses[counts >= FEWEST_SAMPLES]
         if not len(uses):
             return Estimates()
         is_known = np.isin(numbers, uses)
-        decreases = np.array([sample[1] for sample in self._samples])[is_known]
-        before = np.array([sample[2] for sample in self._samples])[is_known]
+        decreases = np.array([sample.decrease for sample in self._samples])[is_known]
+        before = np.array([sample.before for sample in self._samples])[is_known]
         is_of_use = (numbers[is_known, None] == uses).astype(float)
         memory = np.linalg.lstsq(np.hstack([before, is_of_use]), decreases)[0][:_ORDER]
         if not memory.sum() <= _MOST_MEMORY:

@@ -118,7 +118,7 @@ class State:
             )
             check(max(loaded.positions_held, default=START) <= loaded.position, "held")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(_foreign(state)) from error
+            raise ValueError(foreign(state)) from error
         if is_of_kind:
             return loaded
         raise ValueError(
@@ -140,7 +140,7 @@ def factor_of(state: dict[str, Any]) -> float:
     try:
         return check_factor("echo_factor", state["echo_factor"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(_foreign(state)) from error
+        raise ValueError(foreign(state)) from error
 
 
 def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +170,8 @@ def _of_version_3(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, **upgraded}
 
 
-def _foreign(state: object) -> str:
+def foreign(state: object) -> str:
+    """The message for a state that `state_dict()` didn't return."""
     return expected(
         "state",
         f"be what state_dict() returned, version {_VERSION}",

@@ -8,7 +8,7 @@ deliver, and only for a training that waits for them is it worth while to ask.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +64,9 @@ class Plan(Protocol):
     def trials(self) -> Sequence[Trial]:
         """What was found, by the number."""
 
+    def go_on_from(self, number: int, trials: Sequence[Trial]) -> None:
+        """Takes what was found elsewhere, where the number was this, for what is known."""
+
 
 class Search:
     """Doubles the readers while that brings a tenth, then looks for the fewest that do as well.
@@ -103,6 +106,10 @@ class Search:
     def trials(self) -> Sequence[Trial]:
         """See `Plan`."""
         return [Trial(*known) for known in sorted(self._seconds.items())]
+
+    def go_on_from(self, number: int, trials: Sequence[Trial]) -> None:
+        """See `Plan`."""
+        self.number, self._seconds = number, dict(trials)
 
     def _following(self, most: int) -> int:
         known = self._seconds
@@ -157,6 +164,11 @@ class Fixed:
     def trials(self) -> Sequence[Trial]:
         """See `Plan`."""
         return [Trial(*known) for known in sorted(self._seconds.items())]
+
+    def go_on_from(self, number: int, trials: Sequence[Trial]) -> None:
+        """See `Plan`. The number stays; what was found with another one doesn't count."""
+        if number == self._usual:
+            self._seconds = dict(trials)
 
 
 class Reads(Protocol):
@@ -221,6 +233,25 @@ class ReaderCount:
             self._begin(num_before=0)
             self.plan.compare()
             self._is_comparing = not self.plan.is_done
+
+    def as_json(self) -> dict[str, Any]:
+        """How many there are, and what different numbers delivered, in types that JSON knows."""
+        return {"number": self.number, "trials": [list(trial) for trial in self.plan.trials()]}
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Goes on with what `as_json` returned elsewhere.
+
+        Raises:
+            KeyError, TypeError, ValueError: If `state` doesn't come from there.
+        """
+        number, trials = state["number"], [Trial(*trial) for trial in state["trials"]]
+        for trial in (Trial(number, 1.0), *trials):
+            if not (type(trial.num_readers) is int and trial.num_readers >= 1):
+                raise ValueError(trial)
+            if not (type(trial.seconds) is float and 0 < trial.seconds < math.inf):
+                raise ValueError(trial)
+        self.plan.go_on_from(min(number, MOST_WAITING), trials)
+        self._begin(num_before=0)
 
     @property
     def is_comparing(self) -> bool:

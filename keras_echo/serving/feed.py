@@ -15,6 +15,7 @@ from keras_echo.serving.index_peeks import IndexPeeks
 from keras_echo.serving.iterator_peeks import Iteration, IteratorPeeks
 from keras_echo.serving.keras_calls import current_call
 from keras_echo.serving.pipeline import Pipeline, Served, Settings
+from keras_echo.serving.trail import Trail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class Feed:
     Attributes:
         num_served: Batches that were handed out so far, those included that are served again.
         num_ahead: Fresh batches that are to lie ready beside the next one.
+        is_iterated: Whether the last batch went to an iterator, and not to a `PyDataset`.
     """
 
     _pipeline: Pipeline
@@ -48,11 +50,13 @@ class Feed:
         self._lock = threading.Lock()
         self._standing = threading.Lock()  # of what says where the stream stands
         self.num_served = 0
+        self.is_iterated = False
         self._num_ahead = 0
         self._numbers: deque[tuple[int, int]] = deque(maxlen=_NUMBERS_KEPT)
         self._finalizer: weakref.finalize[..., Feed] | None = None
         self._peeks = IndexPeeks[Served](lambda: next(self._pipeline), state)
         self._iterators = IteratorPeeks(self._peeks.put_back)
+        self._trail = Trail()
         self._has_warned = False
         self._teller: int | None = None  # the thread that last told of an epoch
         self._begin(state)
@@ -64,6 +68,7 @@ class Feed:
             try:
                 self._mend()
                 self.num_served += 1
+                self.is_iterated = False
                 if self._is_peek(index):
                     batch = self._peek(index).hand_out(may_return=True)
                     return as_taken.peeked(batch, index)
@@ -107,6 +112,7 @@ class Feed:
                 try:
                     self._mend()
                     self.num_served += 1
+                    self.is_iterated = True
                     served = self._peeks.next()
                     batch = served.from_host(may_return=may_return)
                     self._move_on(served)
@@ -163,14 +169,39 @@ class Feed:
         """Where the stream stands after the last batch that was served."""
         with self._standing:
             standing: State = self._peeks.standing
-            ahead = self._peeks.ahead
-            end = ahead[-1].after if ahead else standing
-            return replace(
-                standing,
-                factors_ahead=(
-                    *(served.factor for served in ahead),
-                    *self._pipeline.factors.since(end.num_steps),
-                ),
+            return replace(standing, factors_ahead=self._factors_ahead())
+
+    def begin_training(self) -> int:
+        """A training begins that tells how far it has come; see `trained`.
+
+        Returns:
+            The steps of the stream so far.
+        """
+        with self._standing:
+            state: State = self._peeks.standing
+            self._trail.begin(state)
+            return state.num_steps
+
+    def end_training(self) -> None:
+        """That training has ended."""
+        with self._standing:
+            self._trail.end()
+
+    def trained(self, num_steps: int) -> None:
+        """Training has taken so many steps of the stream; others may be fetched already."""
+        with self._standing:
+            self._trail.trained(num_steps)
+
+    def state_after(self, num_steps: int) -> State | None:
+        """Where the stream stood after so many steps, since training came there.
+
+        Returns:
+            The state; None if so many steps haven't been served.
+        """
+        with self._standing:
+            found = self._trail.after(num_steps)
+            return found and replace(
+                found.state, factors_ahead=(*found.factors, *self._factors_ahead())
             )
 
     def go_on_from(self, state: State) -> None:
@@ -181,6 +212,14 @@ class Feed:
             self._pipeline.stop()
             self._iterators = IteratorPeeks(self._peeks.put_back)
             self._begin(state)
+
+    def _factors_ahead(self) -> tuple[float, ...]:
+        ahead = self._peeks.ahead
+        end: State = ahead[-1].after if ahead else self._peeks.standing
+        return (
+            *(served.factor for served in ahead),
+            *self._pipeline.factors.since(end.num_steps),
+        )
 
     def stop(self) -> None:
         """Ends all threads and processes, and lets go of what was read ahead.
@@ -232,6 +271,8 @@ class Feed:
             self._numbers.append((served.before.num_steps, served.number))
         with self._standing:
             self._peeks.moved_on()
+            if self._peeks.standing is served.after:
+                self._trail.served(served.after, served.factor)
             self._pipeline.factors.forget(self._peeks.standing.num_steps)
 
     def _break(self, error: BaseException) -> None:
