@@ -70,10 +70,10 @@ class ControllerState:
             return cls(
                 step=_as("int", state["step"]),
                 factor=check_factor("factor", state["factor"]),
-                history=tuple(_made(StepBreakdown, each) for each in state["history"]),
-                decisions=tuple(_made(EchoDecision, each) for each in state["decisions"]),
-                problems=tuple(_as("str", each) for each in state["problems"]),
-                samples=tuple(map(_sample, state["samples"])),
+                history=_each("StepBreakdown", state["history"]),
+                decisions=_each("EchoDecision", state["decisions"]),
+                problems=_each("str", state["problems"]),
+                samples=tuple(_sample(*each) for each in state["samples"]),
                 limit=math.inf if state["limit"] is None else _as("float", state["limit"]),
                 is_settled=_as("bool", state["is_settled"]),
                 has_compared=_as("bool", state["has_compared"]),
@@ -101,14 +101,19 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_NESTED = {"StepBreakdown": StepBreakdown, "Reading | None": Reading, "Setup": Setup}
+_NESTED = {
+    "EchoDecision": EchoDecision,
+    "StepBreakdown": StepBreakdown,
+    "Reading | None": Reading,
+    "Setup": Setup,
+}
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,)}
 
 
 def _made(kind: type[T], data: dict[str, Any]) -> T:
     """The reverse of `_plain` for a dataclass, each field of its type."""
     assert is_dataclass(kind)
-    if data.keys() != {field.name for field in fields(kind)}:
+    if not isinstance(data, dict) or data.keys() != {field.name for field in fields(kind)}:
         raise ValueError(f"{kind.__name__} has other fields")
     return kind(**{field.name: _as(str(field.type), data[field.name]) for field in fields(kind)})
 
@@ -122,15 +127,19 @@ def _as(annotation: str, value: Any) -> Any:
     if annotation in _NESTED:
         return _made(_NESTED[annotation], value)
     if annotation == "tuple[str, ...]":
-        return tuple(_as("str", each) for each in value)
+        return _each("str", value)
     kinds = _KINDS.get(annotation.removesuffix(" | None"), (str,))
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise TypeError(f"{value!r} is no {annotation}")
     return value
 
 
-def _sample(data: Any) -> Sample:
-    use, decrease, before = data
-    return Sample(
-        _as("int", use), _as("float", decrease), tuple(_as("float", each) for each in before)
-    )
+def _each(annotation: str, values: Any) -> tuple[Any, ...]:
+    """Values of a type, as a tuple."""
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r} is no list")
+    return tuple(_as(annotation, each) for each in values)
+
+
+def _sample(use: Any, decrease: Any, before: Any) -> Sample:
+    return Sample(_as("int", use), _as("float", decrease), _each("float", before))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_echo._messages import expected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
 
 
 class Described(NamedTuple):
@@ -47,7 +46,7 @@ class Values:
 
     def read(self) -> list[np.ndarray]:
         """Copies of their values, in the same order."""
-        return [keras.ops.convert_to_numpy(variable).copy() for variable in self._variables]
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables]
 
     def check(self, described: Sequence[Sequence[Any]]) -> None:
         """Compares with the variables whose values are to be restored, as JSON has them.

@@ -57,6 +57,8 @@ def everywhere(node, path=()):
 @pytest.mark.parametrize("wrong", [{}, [[]], "text", True, "2"])
 def test_what_is_damaged_is_refused(wrong):
     for path in everywhere(as_loaded()):
+        if path[-1] in ("samples", "path"):  # the first may be empty, the other one any text
+            continue
         state = copy.deepcopy(as_loaded())
         node = state
         for key in path[:-1]:
@@ -76,5 +78,5 @@ def test_what_is_missing_is_refused():
             node = node[key]
         if isinstance(node, dict):
             del node[path[-1]]
-            with pytest.raises(ValueError, match="^state must be"):
+            with pytest.raises(ValueError, match=r"^state must be"):
                 ControllerState.from_json(state)

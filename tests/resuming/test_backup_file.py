@@ -6,7 +6,7 @@ import pytest
 from keras_echo.reading import batch_file
 from keras_echo.resuming.backup_file import Backup, BackupFile
 
-ARRAYS = [np.arange(6.0).reshape(2, 3), np.float32(3) * np.ones(()), np.zeros((0, 4), "int8")]
+ARRAYS = [np.arange(6.0).reshape(2, 3), np.full((), 3, "float32"), np.zeros((0, 4), "int8")]
 
 
 def test_comes_back(tmp_path):
