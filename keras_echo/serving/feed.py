@@ -177,10 +177,12 @@ class Feed:
         Returns:
             The steps of the stream so far.
         """
-        with self._standing:
-            state: State = self._peeks.standing
-            self._trail.begin(state)
-            return state.num_steps
+        with self._lock:
+            self._iterators.training_begins()
+            with self._standing:
+                state: State = self._peeks.standing
+                self._trail.begin(state)
+                return state.num_steps
 
     def end_training(self) -> None:
         """That training has ended."""

@@ -15,6 +15,7 @@ with its iterator: `tf.data` reads about one batch per CPU core ahead of a paral
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Peeks(NamedTuple):
     most_elements: int
 
 
+NO_PEEKS = Peeks(most_in_a_row=0, most_elements=0)
+
+
 class Iteration:
     """One iterator over the stream.
 
@@ -45,7 +49,7 @@ class Iteration:
 
     _numbers = itertools.count()
 
-    def __init__(self, peeks: Peeks, num_elements: int | None = None) -> None:
+    def __init__(self, peeks: Peeks = NO_PEEKS, num_elements: int | None = None) -> None:
         self.peeks = peeks
         self.num_elements = num_elements
         self.num_taken = 0
@@ -72,12 +76,22 @@ class IteratorPeeks(Generic[T]):
         self._put_back = put_back
         self._current: Iteration | None = None
         self._seen: list[T] | None = None  # by the current one; None: it is no peek
-        self._num_peeks = 0  # since the last one that surely trained
+        self._num_peeks: float = 0  # since the last one that surely trained
+        self._last_over = -1  # number of the last one that is over in any case
+
+    def training_begins(self) -> None:
+        """All iterators until now only peeked, and the next one trains, if somebody says so."""
+        if self._seen:
+            self._put_back(self._seen)
+        self._seen = self._current = None
+        self._num_peeks = math.inf
+        self._last_over = Iteration().number
 
     def may_return(self, iteration: Iteration) -> bool | None:
         """Whether what `iteration` takes next may come again; None where it is over."""
         if iteration is not self._current:
-            if self._current is not None and iteration.number < self._current.number:
+            least = self._last_over + 1 if self._current is None else self._current.number
+            if iteration.number < least:
                 return None
             self._turn_to(iteration)
         if iteration.is_complete:

@@ -1,6 +1,7 @@
 """A training that broke off goes on as if nothing had happened: same batches, same weights."""
 
 import contextlib
+import errno
 import json
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_echo import BackupAndRestore, DataEchoCallback, EchoingPyDataset
+from keras_echo.reading.batch_file import Packed
 
 BACKEND = keras.backend.backend()
 
@@ -164,6 +166,61 @@ def test_a_finished_training_that_keeps_its_backup_trains_no_more(make_dataset, 
         backup = BackupAndRestore(dataset, tmp_path, delete_checkpoint=False)
         assert model.fit(dataset, epochs=2, callbacks=[backup], verbose=0).epoch == expected
         assert len(model.trained_on()) == 14
+
+
+def unbuilt():
+    keras.utils.set_random_seed(6)
+    model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dropout(0.5, seed=1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+
+def test_a_model_that_fit_builds(make_dataset, tmp_path):
+    def train(directory, fail_at=None):
+        model, dataset = unbuilt(), make_dataset(echo_factor=1.5)
+        callbacks = [BackupAndRestore(dataset, directory, save_freq=2)]
+        if fail_at is not None:
+            callbacks.append(FailAt(fail_at))
+        with contextlib.suppress(PowerError), dataset:
+            model.fit(dataset, epochs=3, callbacks=callbacks, verbose=0)
+        return model.get_weights()
+
+    train(tmp_path / "backup", 10)
+    for value, expected in zip(train(tmp_path / "backup"), train(tmp_path / "other"), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("adapter", ["as_tf_dataset", "as_grain"])
+def test_by_other_adapters_at_the_ends_of_epochs(make_dataset, tmp_path, adapter):
+    pytest.importorskip("tensorflow" if adapter == "as_tf_dataset" else "grain")
+
+    def train(directory, fail_at=None, save_freq="epoch"):
+        model, dataset = Training(), make_dataset(echo_factor=1.5)
+        callbacks = [BackupAndRestore(dataset, directory, save_freq=save_freq)]
+        if fail_at is not None:
+            callbacks.append(FailAt(fail_at))
+        with contextlib.suppress(PowerError), dataset:
+            batches = getattr(dataset, adapter)()
+            steps = {"steps_per_epoch": len(dataset)} if adapter == "as_grain" else {}
+            model.fit(batches, epochs=3, callbacks=callbacks, shuffle=False, verbose=0, **steps)
+        return model
+
+    train(tmp_path / "backup", 10)
+    assert_same_values(train(tmp_path / "backup"), train(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r'save_freq must be "epoch" where fit\(\) gets'):
+        train(tmp_path / "third", save_freq=2)
+
+
+def test_a_disk_without_room_is_said_once(make_dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Packed, "write", full)
+    with pytest.warns(RuntimeWarning, match=r"The backup .* must be written") as caught:
+        model, _ = fit(make_dataset, tmp_path, {})
+    assert sum(each.category is RuntimeWarning for each in caught) == 1
+    assert len(model.trained_on()) == 28
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_model_is_refused(make_dataset, tmp_path):
