@@ -17,7 +17,7 @@ from keras_echo.profiling.analyze import analyze_file
 from keras_echo.profiling.measuring.result import StepBreakdown, Upstream, from_counters
 from keras_echo.profiling.measuring.upstream import upstream
 from keras_echo.profiling.recording.lock_sampler import LockSampler
-from keras_echo.profiling.traces.xspace import TraceError
+from keras_echo.profiling.traces.limits import TraceError
 
 if TYPE_CHECKING:
     from pathlib import Path
