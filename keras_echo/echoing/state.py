@@ -22,8 +22,11 @@ _VERSION = 4
 _MOST_PASSES = 2**26
 """A source's own hooks are called for each pass that is over: a minute's work, for so many."""
 
-_MOST_ENTRIES = 2**24
-"""Entries of a list in a state: that many examples in a shuffle buffer."""
+_MOST_ENTRIES = 2**17
+"""Entries of a list in a state, as far as it is believed, such as batches to be read again."""
+
+_MOST_COUNTS = 2**24
+"""The same of a list of counts: examples in a shuffle buffer."""
 
 
 class EchoState(Protocol):
@@ -201,16 +204,16 @@ def count(value: object, most: int = 2**62) -> int:
 
 def counts(values: object) -> np.ndarray:
     """The values, (num,) int64, if they are a list of counts; raises ValueError if not."""
-    listed = entries(values)
+    listed = entries(values, _MOST_COUNTS)
     check(set(map(type, listed)) <= {int}, "a count")
     found = np.array(listed, np.int64)
     check(bool(((found >= 0) & (found < 2**62)).all()), "a count")
     return found
 
 
-def entries(values: object) -> Sequence[Any]:
+def entries(values: object, most: int = _MOST_ENTRIES) -> Sequence[Any]:
     """The values, if they are a list that isn't absurdly long; raises ValueError if not."""
-    check(isinstance(values, (list, tuple)) and len(values) < _MOST_ENTRIES, "a list")
+    check(isinstance(values, (list, tuple)) and len(values) < most, "a list")
     return cast("Sequence[Any]", values)
 
 

@@ -42,7 +42,7 @@ _PREFIX = struct.Struct("<8sQQQ")
 _PIECE = 2**19  # bytes; what was read is still in the processor's cache when it is summed
 
 # Letters and a size, or one of NumPy's and ml_dtypes's words; `np.dtype` knows much more.
-_DTYPE = re.compile(r"[<>|][a-zA-Z]\d{1,9}(\[\w{1,9}\])?|[a-z]\w{1,30}")
+_DTYPE = re.compile(r"[<>|][biufcSUVmM]\d{1,9}(\[\w{1,9}\])?|[a-z]{2}\w{1,30}")
 
 MAX_HEADER_BYTES = 2**22
 """The longest header: that of a batch with some 50,000 arrays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 
-_MARKS = re.compile(r"[\\`*_\[\]#!|~]")
+_MARKS = re.compile(r"[\\`*_\[\]#!|]")
 
 
 def quoted(text: str) -> str:

@@ -29,7 +29,7 @@ SUFFIXES = (".json", ".json.gz")
 
 _HANDLER_SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
 _HEAD_BYTES = 1 << 18
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 _GZIP = b"\x1f\x8b"
 _EVENTS = re.compile(rb'"traceEvents"\s*:')
 # Traces that TensorFlow and JAX write beside an XSpace are of Chrome's format too, without these.

@@ -21,10 +21,13 @@ MAX_BYTES = 1 << 28
 
 MAX_MEMORY_BYTES = 1 << 31
 """What a trace may take in memory, by `json_memory` or `xspace_memory`: that of real ones with
-150 MB (XSpace) and 250 MB (JSON). What is made for the purpose may take twice as much."""
+some 130 MB (XSpace) and 230 MB (JSON). What is made for the purpose may take half as much again."""
 
 MAX_LINES = 10_000
 """Lines of a trace, which stand for threads and streams. Each is looked at some twenty times."""
+
+MAX_NAMES = 1_000_000
+"""Names of events and stats in a trace; real ones have some 10,000."""
 
 MAX_EVENTS = 8_000_000
 """Events of a trace, which are looked at as often: a minute's work."""
@@ -36,7 +39,7 @@ _JSON_OBJECTS = {b"{": 184, b"[": 72, b":": 32, b",": 40}
 # By the tag of a field of XSpace: bytes of the message that it holds, in upb's memory.
 # 0x0a planes, 0x12 errors, 0x1a lines, 0x22 events, stats and the entries of maps, of which
 # 0x08 is the key; 0x2a and 0x32 stats and entries.
-_XSPACE_OBJECTS = {0x0A: 88, 0x12: 40, 0x1A: 104, 0x22: 72, 0x08: 24, 0x2A: 72, 0x32: 72}
+_XSPACE_OBJECTS = {0x0A: 88, 0x12: 40, 0x1A: 104, 0x22: 72, 0x08: 48, 0x2A: 72, 0x32: 72}
 
 
 class TraceError(ValueError):

@@ -6,6 +6,7 @@ With or without TensorFlow in the process: the schema is this package's own.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -61,13 +62,16 @@ def parse(data: bytes, source: str = "the trace") -> Any:
 
 
 def _check_counts(space: Any, source: str) -> None:
-    """Raises TraceError if there are more lines or events than can be looked at."""
-    num_lines = sum(len(plane.lines) for plane in space.planes)
-    if num_lines > limits.MAX_LINES:
-        raise limits.too_large(source, f"have at most {limits.MAX_LINES} lines", num_lines)
-    num_events = sum(len(line.events) for plane in space.planes for line in plane.lines)
-    if num_events > limits.MAX_EVENTS:
-        raise limits.too_large(source, f"have at most {limits.MAX_EVENTS} events", num_events)
+    """Raises TraceError if there is more than can be looked at."""
+    lines = [line for plane in space.planes for line in plane.lines]
+    tables = [(plane.event_metadata, plane.stat_metadata) for plane in space.planes]
+    for counted, number, most in (
+        ("lines", len(lines), limits.MAX_LINES),
+        ("events", sum(len(line.events) for line in lines), limits.MAX_EVENTS),
+        ("names", sum(map(len, itertools.chain(*tables))), limits.MAX_NAMES),
+    ):
+        if number > most:
+            raise limits.too_large(source, f"have at most {most} {counted}", number)
 
 
 def read(path: str | os.PathLike[str]) -> Any:
