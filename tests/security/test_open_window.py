@@ -54,6 +54,20 @@ def interrupting(function):
     return interrupted
 
 
+def opened(tracer, logdir):
+    """Opens a window, and puts a step into it."""
+    tracer.start(logdir)
+    with tracer.step(1):
+        pass
+
+
+def written(logdir):
+    tracer = Tracer()
+    opened(tracer, logdir)
+    tracer.stop()
+    return tracer.write()
+
+
 @pytest.mark.parametrize("step", ["start", "stop", "abandon"])
 def test_ctrl_c_comes_after_what_it_would_cut_in_two(tmp_path, step):
     tracer = Tracer()
@@ -62,7 +76,7 @@ def test_ctrl_c_comes_after_what_it_would_cut_in_two(tmp_path, step):
     session = tracer._session
     setattr(session, step, interrupting(getattr(session, step)))
     if step != "start":
-        tracer.start(tmp_path)
+        opened(tracer, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         {"start": lambda: tracer.start(tmp_path), "stop": tracer.stop, "abandon": tracer.discard}[
             step
@@ -72,20 +86,11 @@ def test_ctrl_c_comes_after_what_it_would_cut_in_two(tmp_path, step):
     delattr(session, step)
     tracer.discard()
     assert list(tmp_path.iterdir()) == []
-    again = Tracer()
-    again.start(tmp_path)
-    again.stop()
-    assert again.write().is_file()
+    assert written(tmp_path).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["plugins"]
 
 
-def test_ctrl_c_ends_no_window_of_another_thread(tmp_path):
-    def window():
-        tracer = Tracer()
-        tracer.start(tmp_path)
-        tracer.stop()
-        return tracer.write()
-
+def test_windows_of_another_thread_leave_the_handler_alone(tmp_path):
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(window).result().is_file()
+        assert pool.submit(written, tmp_path).result().is_file()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
