@@ -13,7 +13,8 @@ RUNS_CODE = {
 ALLOWED = {
     # To and from worker processes of this very training, through pipes.
     "reading/worker_process.py": {"pickle"},
-    # Packages by their names in this package.
+    # By names that stand in these modules.
+    "__init__.py": {"import_module"},
     "_optional.py": {"import_module"},
 }
 
