@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: demo test test-protobuf6 lint docs bench gpu study worth clean
+.PHONY: demo test test-protobuf6 lint docs bench gpu study worth soak soak-files clean
 
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
@@ -62,6 +62,11 @@ study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study
 
 worth: $(VENV)/.dev  ## what an echoed step is worth, into docs/worth.md (goes on where it was)
 	$(BIN)/python benchmarks/worth_study.py --jobs 2
+
+soak: soak-files  ## what takes hours; a BACKEND at a time
+
+soak-files: $(VENV)/.dev  ## a million damaged traces, states and cached batches
+	$(TEST_ENVIRONMENT) KERAS_BACKEND=$(BACKEND) $(BIN)/python tests/security/fuzz.py --count 1000000
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""The one form that every error of keras_echo has."""
+"""The one form that every error of keras_echo has, and what may be shown of foreign text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,23 @@ def expected(subject: str, must: str, received: object, remedy: str) -> str:
     Returns:
         Three sentences in a row.
     """
-    shown = repr(received)
+    try:
+        shown = repr(received)
+    except Exception:  # nested too deeply, or a repr that fails; the message must not
+        shown = f"a {type(received).__name__} that can't be shown"
     if len(shown) > 100:
         shown = f"{shown[:97]}..."
-    return f"{subject} must {must}. {sentence(f'Received: {shown}')} {sentence(remedy)}"
+    return printable(f"{subject} must {must}. {sentence(f'Received: {shown}')} {sentence(remedy)}")
+
+
+def printable(text: str) -> str:
+    """Returns a text on one line, without what a terminal obeys: that is spelled out.
+
+    Paths, and names in traces and in exceptions, may be somebody else's.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def sentence(text: str) -> str:

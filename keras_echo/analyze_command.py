@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_echo._messages import expected
+from keras_echo._messages import expected, printable
 from keras_echo.adapting.remedies import remedies
 from keras_echo.adapting.report import listed
 from keras_echo.profiling.analyze import analyze_each
 from keras_echo.profiling.measuring.result import StepBreakdown
 from keras_echo.profiling.report import render, to_dict
-from keras_echo.profiling.traces.xspace import TraceError
+from keras_echo.profiling.traces.limits import TraceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +50,7 @@ def main_analyze(logdir: str | os.PathLike[str], as_json: bool = False) -> int:
     good = [result for _, result in found if isinstance(result, StepBreakdown)]
     for _, result in found:
         if isinstance(result, TraceError):
-            # A path may hold a line break, and the promise is one line for each file.
-            sys.stderr.write(" ".join(str(result).split()) + "\n")
+            sys.stderr.write(f"{printable(str(result))}\n")
     if as_json:
         text = json.dumps([_data(result) for result in good], indent=2, allow_nan=False) + "\n"
     else:

@@ -114,6 +114,10 @@ def check_factor(name: str, value: float) -> float:
     remedy = "1.0 means no echoing, 4.0 uses every upstream output four times"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(expected(name, "be a real number", value, remedy))
-    if not math.isfinite(value) or value < 1:
+    try:
+        factor = float(value)
+    except OverflowError:  # an integer that no float holds
+        factor = math.inf
+    if not 1 <= factor < math.inf:
         raise ValueError(expected(name, "be finite and at least 1", value, remedy))
-    return float(value)
+    return factor

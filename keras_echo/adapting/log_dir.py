@@ -18,6 +18,7 @@ from keras_echo.adapting.report import listed
 from keras_echo.metering import EchoStats
 from keras_echo.profiling.report import render
 from keras_echo.tensorboard.event_file import EventWriter
+from keras_echo.tensorboard.markdown import block, quoted
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +42,8 @@ _CHARTS = {
 class LogDir:
     """Writes into a log directory as long as it can be written to; training goes on without it.
 
+    One that is removed meanwhile is made again, with the curves from then on.
+
     Args:
         log_dir: A TensorBoard log directory. None: there are no curves, and the traces lie in a
             temporary directory as long as this object lives.
@@ -51,6 +54,7 @@ class LogDir:
 
     def __init__(self, log_dir: str | os.PathLike[str] | None) -> None:
         self._is_writing = log_dir is not None
+        self._has_warned = False
         self._log: Curves | None = None
         self._traces: deque[Path] = deque()
         self._last = EchoStats()
@@ -92,18 +96,25 @@ class LogDir:
         if not self._is_writing:
             return
         try:
+            was_removed = self._log is not None and not self._log.path.exists()
+            if was_removed:
+                self.close()
             if self._log is None:
                 self._log = Curves(self.directory)
             write(self._log)
+            if was_removed:
+                self._warn("stay", "a directory that was removed", "Its curves begin anew")
         except OSError as error:
             self._is_writing = False
-            message = expected(
-                f"log_dir {self.directory}",
-                "take TensorBoard's curves",
-                error,
-                "Training goes on without them; give a directory that can be written to",
-            )
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            self.close()
+            remedy = "Training goes on without them; give a directory that can be written to"
+            self._warn("take TensorBoard's curves", error, remedy)
+
+    def _warn(self, must: str, received: object, remedy: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            message = expected(f"log_dir {self.directory}", must, received, remedy)
+            warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 class Curves:
@@ -112,12 +123,16 @@ class Curves:
     Args:
         logdir: The TensorBoard log directory.
 
+    Attributes:
+        path: The file.
+
     Raises:
         OSError: It cannot be written to; any method may raise that.
     """
 
     def __init__(self, logdir: str | os.PathLike[str]) -> None:
         self._writer = EventWriter(logdir)
+        self.path = self._writer.path
         charts = {title: [_tag(name) for name in names] for title, names in _CHARTS.items()}
         self._writer.layout("keras_echo", charts)
 
@@ -140,10 +155,9 @@ class Curves:
                 read_compute_ms=1e3 * found.reading.compute_seconds,
                 num_readers=found.reading.setup.num_readers,
             )
-        text = (
-            f"{sentence(decision.reason)} This window:\n\n```\n{render(found)}\n\n"
-            f"What would help:\n{listed(remedies(found))}\n```"
-        )
+        known = f"{render(found)}\n\nWhat would help:\n{listed(remedies(found))}"
+        reason = quoted(sentence(decision.reason))
+        text = f"{reason} This window:\n\n{block(known)}"
         self._writer.text(_tag("decision"), text, step=decision.step)
         self._writer.flush()
 

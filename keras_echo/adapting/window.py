@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from keras_echo._messages import printable
 from keras_echo.adapting.schedule import NUM_COLD, Calls
 from keras_echo.adapting.why_slow import why_slow
 from keras_echo.profiling import names
@@ -17,7 +18,7 @@ from keras_echo.profiling.analyze import analyze_file
 from keras_echo.profiling.measuring.result import StepBreakdown, Upstream, from_counters
 from keras_echo.profiling.measuring.upstream import upstream
 from keras_echo.profiling.recording.lock_sampler import LockSampler
-from keras_echo.profiling.traces.xspace import TraceError
+from keras_echo.profiling.traces.limits import TraceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +142,7 @@ class Window:
         try:
             yield
         except Exception as error:
-            self._problem = str(error) or repr(error)
+            self._problem = printable(str(error) or repr(error))
         finally:
             self._held_seconds += self.clock() - started
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from keras_echo.echoing.repetition import NUM_KEPT, Echo, Gap, ShuffleBuffer, Use
-from keras_echo.echoing.state import EchoState, State, check, count, flag, position_of
+from keras_echo.echoing.state import EchoState, State, check, count, entries, flag, position_of
 from keras_echo.memory.batch import num_bytes_of
 from keras_echo.memory.placement import AUTO_BYTES, NUM_PEEKED
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 AUTO_BATCHES = 8
 """Batches all of whose uses have room in the shuffle buffer, with "auto"."""
+
+_MOST_HELD = 1024
+"""Batches in a shuffle buffer of any size, as far as a state is believed: all are read again."""
 
 _NUM_ELSEWHERE = NUM_KEPT + NUM_PEEKED + 1
 """Batches that may wait outside of the shuffle buffer; one of them is the next to come there."""
@@ -113,7 +117,7 @@ class BatchEchoing:
         """How many uses there is room for in the shuffle buffer, whatever their bytes."""
         if self.shuffle_buffer != "auto":
             return self.shuffle_buffer
-        return math.ceil(AUTO_BATCHES * factor) if factor > 1 else 0
+        return math.ceil(min(AUTO_BATCHES * factor, sys.maxsize)) if factor > 1 else 0
 
     def state_from_json(self, state: dict[str, Any]) -> EchoState:
         """The reverse of `BatchEchoState.as_json`.
@@ -129,9 +133,11 @@ class BatchEchoing:
             num_drawn=count(state["num_drawn"]),
             held=tuple(
                 Use(Held(position_of(of_pass, ordinal)), flag(is_only), count(number))
-                for of_pass, ordinal, is_only, number in state["held"]
+                for of_pass, ordinal, is_only, number in entries(state["held"])
             ),
         )
+        most = _MOST_HELD if self.shuffle_buffer == "auto" else self.shuffle_buffer
+        check(len(loaded.positions_held) <= max(_MOST_HELD, most), "held")
         check(loaded.num_uses <= loaded.num_drawn + len(loaded.held), "num_uses")
         return loaded
 

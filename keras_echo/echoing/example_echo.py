@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from keras_echo._messages import expected
 from keras_echo.echoing.example_buffer import NOTHING_HELD, Block, ExampleBuffer, Held
 from keras_echo.echoing.repetition import Gap, Use
-from keras_echo.echoing.state import EchoState, State, check, count, position_of
+from keras_echo.echoing.state import EchoState, State, check, count, counts, entries, position_of
 from keras_echo.memory.example_storage import Examples, Storage
 from keras_echo.memory.host import HostBatch
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from keras_echo.reading.stream import Fresh, Position
 
 _DEFAULT_BATCHES = 8
+_MOST_AHEAD = 8  # batches that are there before the buffer has room for them; two, in fact
+_MOST_TIMES = 64  # so much larger than a batch of the source, a state's batches are another's
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,24 +122,30 @@ class ExampleEchoing:
         Raises:
             ValueError: If `state` doesn't come from there. Others than that mean the same.
         """
-        numbers = np.cumsum([count(step) for step in state["steps"]], dtype=np.int64)
-        num_uses = np.array([count(num) for num in state["num_uses"]], np.int64)
+        numbers = np.cumsum(counts(state["steps"]))
+        num_uses = counts(state["num_uses"])
         blocks = tuple(
             Block(position_of(number, ordinal), count(first), count(num))
-            for number, ordinal, first, num in state["blocks"]
+            for number, ordinal, first, num in entries(state["blocks"])
         )
         batch_size, num_taken = count(state["batch_size"]), count(state["num_taken"])
+        num_drawn = count(state["num_drawn"])
         check(batch_size <= num_taken, "batch_size")
-        check(batch_size > 0 or not blocks, "blocks")
+        check(batch_size > 0 or not (blocks or num_drawn), "batch_size")
         check(all(a.end <= b.first for a, b in pairwise(blocks)), "blocks")
         check(all(a.position < b.position for a, b in pairwise(blocks)), "blocks")
         check(len(numbers) == len(num_uses), "num_uses")
         check(bool((np.diff(numbers) > 0).all()), "steps")
         check(not len(numbers) or int(numbers[-1]) < num_taken, "num_taken")
-        of_blocks = [(block.first <= numbers) & (numbers < block.end) for block in blocks]
-        check(bool(np.any(of_blocks, axis=0).all()) if of_blocks else not len(numbers), "blocks")
+        firsts, ends = np.array([(b.first, b.end) for b in blocks], np.int64).reshape(-1, 2).T
+        of_block = np.searchsorted(ends, numbers, side="right")
+        check(bool((of_block < len(blocks)).all()), "blocks")
+        check(bool((firsts[of_block] <= numbers).all()), "blocks")
+        is_used = np.isin(np.arange(len(blocks)), of_block) | (ends > num_taken)
+        check(bool(is_used.all()), "blocks")  # each is read again
+        check(sum(block.first >= num_taken for block in blocks) <= _MOST_AHEAD, "blocks")
         held = Held(numbers, num_uses)
-        return ExampleEchoState(batch_size, count(state["num_drawn"]), num_taken, blocks, held)
+        return ExampleEchoState(batch_size, num_drawn, num_taken, blocks, held)
 
 
 class _Read(NamedTuple):
@@ -262,9 +270,12 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
             if (fresh := self._fresh.again()) is not None:
                 self._add(block, _as_before(block, fresh), fresh)
             self._num_again += 1
-        # At most one of the first two is the last one of a pass.
-        while len(self._reads) < (1 if before.batch_size else 2):
-            self._read()
+        for _ in range(2):  # at most one of the first two is the last one of a pass
+            is_known = before.batch_size == 0 and len(self._reads) > 1
+            if not (is_known or self._is_of_source(before.batch_size)):
+                self._read()
+        if before.batch_size and not self._is_of_source(before.batch_size):
+            raise ValueError(_not_of_source(before.batch_size, self._reads))
         batch_size = before.batch_size
         if before.num_drawn == 0:
             batch_size = max(batch_size, *(read.block.num for read in self._reads))
@@ -292,6 +303,10 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
         while self._reads and self._reads[0].block.end <= before.num_taken:
             self._reads.popleft()
         return buffer, storage
+
+    def _is_of_source(self, batch_size: int) -> bool:
+        """Whether batches of that size may come from batches as they were read now."""
+        return any(0 < batch_size <= _MOST_TIMES * read.block.num for read in self._reads)
 
     def _take(self, buffer: ExampleBuffer, storage: Storage, num_missing: int) -> None:
         """Takes up to `num_missing` examples, all from one fresh batch, into the buffer."""
@@ -339,6 +354,15 @@ class ExampleEcho(Iterator[tuple[Use[HostBatch], None, State]]):
             echo=echo,
         )
         return self._state
+
+
+def _not_of_source(batch_size: int, reads: Iterable[_Read]) -> str:
+    return expected(
+        "The batch size of a state",
+        f"be that of this source, whose batches have {[read.block.num for read in reads]} examples",
+        batch_size,
+        "Build the dataset from the same source with the same arguments",
+    )
 
 
 def _as_before(block: Block, fresh: Fresh) -> Examples:

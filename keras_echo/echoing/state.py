@@ -8,14 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+import numpy as np
+
 from keras_echo._messages import expected
 from keras_echo.factor import check_factor
 from keras_echo.reading.stream import START, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _VERSION = 4
+
+_MOST_PASSES = 2**26
+"""A source's own hooks are called for each pass that is over: a minute's work, for so many."""
+
+_MOST_ENTRIES = 2**17
+"""Entries of a list in a state, as far as it is believed, such as batches to be read again."""
+
+_MOST_COUNTS = 2**24
+"""The same of a list of counts: examples in a shuffle buffer."""
 
 
 class EchoState(Protocol):
@@ -113,7 +124,7 @@ class State:
                 num_extra=count(state["num_extra"]),
                 echo=echo_from_json(echo) if echo and is_of_kind else None,
                 factors_ahead=tuple(
-                    check_factor("factors_ahead", each) for each in state["factors_ahead"]
+                    check_factor("factors_ahead", each) for each in entries(state["factors_ahead"])
                 ),
             )
             check(max(loaded.positions_held, default=START) <= loaded.position, "held")
@@ -151,7 +162,7 @@ def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
         state = _of_version_3(state)
     echo = state["echo"]
     if echo and echo["kind"] == "batch":  # it didn't say which uses these are
-        echo = {**echo, "held": [[*use, 0] for use in echo["held"]]}
+        echo = {**echo, "held": [[*use, 0] for use in entries(echo["held"])]}
     return {**state, "echo": echo}
 
 
@@ -192,6 +203,21 @@ def count(value: object, most: int = 2**62) -> int:
     return cast("int", value)
 
 
+def counts(values: object) -> np.ndarray:
+    """The values, (num,) int64, if they are a list of counts; raises ValueError if not."""
+    listed = entries(values, _MOST_COUNTS)
+    check(set(map(type, listed)) <= {int}, "a count")
+    found = np.array(listed, np.int64)
+    check(bool(((found >= 0) & (found < 2**62)).all()), "a count")
+    return found
+
+
+def entries(values: object, most: int = _MOST_ENTRIES) -> Sequence[Any]:
+    """The values, if they are a list that isn't absurdly long; raises ValueError if not."""
+    check(isinstance(values, (list, tuple)) and len(values) < most, "a list")
+    return cast("Sequence[Any]", values)
+
+
 def flag(value: object) -> bool:
     """The value, if it is a flag; raises ValueError if not."""
     check(isinstance(value, bool), "a flag")
@@ -200,4 +226,4 @@ def flag(value: object) -> bool:
 
 def position_of(number: object, ordinal: object) -> Position:
     """A position, if these are counts; raises ValueError if not."""
-    return Position(count(number), count(ordinal))
+    return Position(count(number, _MOST_PASSES), count(ordinal))

@@ -12,7 +12,8 @@ from keras_echo.profiling.measuring.breakdown import breakdown
 from keras_echo.profiling.measuring.extract import extract
 from keras_echo.profiling.measuring.result import StepBreakdown
 from keras_echo.profiling.traces import kineto, xspace
-from keras_echo.profiling.traces.xspace import TraceError, unreadable
+from keras_echo.profiling.traces.limits import TraceError
+from keras_echo.profiling.traces.xspace import unreadable
 
 _XSPACE = ".xplane.pb"
 _HINT = (

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from keras_echo._messages import printable
 from keras_echo.profiling.measuring.result import STARVED
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def render(breakdown: StepBreakdown) -> str:
     """Returns the report on one trace, for people."""
     missing = [f"  missing       {text}" for text in breakdown.missing]
     lines = [
-        breakdown.path or f"from {breakdown.origin}",
+        printable(breakdown.path or f"from {breakdown.origin}"),
         f"  backend       {breakdown.backend} on {breakdown.hardware}",
         f"  steps         {breakdown.steps}",
     ]

@@ -17,11 +17,13 @@ leaves of it doesn't fit its checksums.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import secrets
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -38,6 +40,12 @@ TEMPORARY = ".tmp"  # the suffix of a file that isn't whole yet
 
 _PREFIX = struct.Struct("<8sQQQ")
 _PIECE = 2**19  # bytes; what was read is still in the processor's cache when it is summed
+
+# Letters and a size, or one of NumPy's and ml_dtypes's words; `np.dtype` knows much more.
+_DTYPE = re.compile(r"[<>|][biufcSUVmM]\d{1,9}(\[\w{1,9}\])?|[a-z]{2}\w{1,30}")
+
+MAX_HEADER_BYTES = 2**22
+"""The longest header: that of a batch with some 50,000 arrays."""
 
 
 class DamagedError(Exception):
@@ -60,7 +68,7 @@ class Packed:
         num_bytes: Size of the file.
 
     Raises:
-        NoRawBytesError: If there is anything else in it.
+        NoRawBytesError: If there is anything else in it, or too many arrays for a header.
     """
 
     def __init__(self, batch: Batch, label: Any) -> None:
@@ -69,6 +77,8 @@ class Packed:
         data_size = sum(array.nbytes for array in self._arrays)
         header = {"label": label, "batch": structure, "data_size": data_size}
         self._header = json.dumps(header).encode()
+        if len(self._header) > MAX_HEADER_BYTES:
+            raise NoRawBytesError(f"{len(self._arrays)} arrays")
         self.num_bytes = _PREFIX.size + len(self._header) + data_size
 
     def write(self, path: Path) -> None:
@@ -119,34 +129,65 @@ def read(path: Path, label: Any, empty: Callable[..., np.ndarray] = np.empty) ->
         if size < _PREFIX.size:
             raise DamagedError("it is too short")
         magic, header_size, header_sum, data_sum = _PREFIX.unpack(file.read(_PREFIX.size))
-        if magic != MAGIC or header_size > size - _PREFIX.size:
+        if magic != MAGIC or header_size > min(size - _PREFIX.size, MAX_HEADER_BYTES):
             raise DamagedError("it doesn't begin like a batch")
         header = file.read(header_size)
         if xxh3_64_intdigest(header) != header_sum:
             raise DamagedError("its header is damaged")
-        # From here on, the header is what was once written.
-        described = json.loads(header)
-        if described["label"] != label:
-            raise DamagedError(f"it holds {described['label']}")
-        if size != _PREFIX.size + header_size + described["data_size"]:
+        # A checksum tells of accidents, not of intent: all is checked before anything is made.
+        found, structure, kinds = _described(header)
+        if found != label:
+            raise DamagedError(f"it holds {found}")
+        if size != _PREFIX.size + header_size + sum(kind.num_bytes for kind in kinds):
             raise DamagedError("it was cut off, or something was added")
-        sums = []
-
-        def array(node: dict[str, Any]) -> np.ndarray:
-            try:
-                dtype = np.dtype(node["dtype"])
-            except TypeError as error:  # of another release of ml_dtypes
-                raise DamagedError(f"its dtype {node['dtype']} is unknown here") from error
-            made = empty(node["shape"], dtype)
-            for piece in _pieces(_bytes_of(made)):
+        arrays, sums = [], []
+        for kind in kinds:
+            arrays.append(empty(kind.shape, kind.dtype))
+            for piece in _pieces(_bytes_of(arrays[-1])):
                 _fill(piece, file)
                 sums.append(xxh3_64_digest(piece))
-            return made
-
-        batch = _built(described["batch"], array)
         if xxh3_64_intdigest(b"".join(sums)) != data_sum:
             raise DamagedError("its data are damaged")
-        return batch
+        in_order = iter(arrays)
+        return _built(structure, lambda _: next(in_order))
+
+
+class _Kind(NamedTuple):
+    """What an array is to be."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    num_bytes: int
+
+
+def _described(header: bytes) -> tuple[Any, Any, list[_Kind]]:
+    """The label, the structure of the batch, and its arrays in their order.
+
+    Raises:
+        DamagedError: If it is no header that `Packed` writes.
+    """
+    kinds: list[_Kind] = []
+    try:
+        described = json.loads(header)
+        _built(described["batch"], lambda node: kinds.append(_kind(node)))
+        return described["label"], described["batch"], kinds
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedError("its header doesn't describe a batch") from error
+
+
+def _kind(node: dict[str, Any]) -> _Kind:
+    name, shape = node["dtype"], tuple(node["shape"])
+    if not _DTYPE.fullmatch(name):
+        raise ValueError(name)
+    try:
+        dtype = np.dtype(name)
+    except TypeError as error:  # of another release of ml_dtypes
+        raise DamagedError(f"its dtype {name} is unknown here") from error
+    if _name(dtype) != name or not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(name)
+    if math.prod(max(1, length) for length in shape) * dtype.itemsize >= 2**63:
+        raise ValueError("more than NumPy counts, also without the dimensions of length 0")
+    return _Kind(shape, dtype, math.prod(shape) * dtype.itemsize)
 
 
 def _structure(batch: Batch, arrays: list[np.ndarray]) -> Any:
@@ -164,7 +205,7 @@ def _structure(batch: Batch, arrays: list[np.ndarray]) -> Any:
     raise NoRawBytesError(kind)
 
 
-def _built(node: Any, array: Callable[[dict[str, Any]], np.ndarray]) -> Batch:
+def _built(node: Any, array: Callable[[dict[str, Any]], Any]) -> Batch:
     """The batch of a structure, with what is made of each array's node, in their order."""
     match node:
         case None:

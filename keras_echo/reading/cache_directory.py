@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 import warnings
 import weakref
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
 
 _MANIFEST = "manifest.json"
+_MOST_MANIFEST_BYTES = 2**10
 _BATCH = re.compile(r"(0|[1-9][0-9]*)\.batch")
 _ABANDONED_SECONDS = 3600.0  # after which nobody writes to an unfinished file any more
 
@@ -160,8 +162,11 @@ def _check_manifest(directory: Path, length: int, key: str) -> None:
     manifest = directory / _MANIFEST
     wanted = {"format": MAGIC[-1], "length": length}
     try:
-        found = json.loads(manifest.read_bytes())
-    except (FileNotFoundError, ValueError):
+        if not manifest.is_file():  # to open a pipe would be to wait for who writes to it
+            raise FileNotFoundError(manifest)
+        with manifest.open("rb") as file:
+            found = json.loads(file.read(_MOST_MANIFEST_BYTES))
+    except (FileNotFoundError, ValueError, RecursionError):
         replace(manifest, [json.dumps(wanted).encode()])
         return
     if found != wanted:
@@ -190,7 +195,7 @@ def _found(directory: Path) -> dict[Hashable, int]:
                 continue
         except FileNotFoundError:
             continue  # of another process, which has finished it
-        if path.name != _MANIFEST:
+        if path.name != _MANIFEST and stat.S_ISREG(status.st_mode):  # pipes are left alone
             batch = _BATCH.fullmatch(path.name)
             held[int(batch[1]) if batch else path.name] = status.st_size
     return held

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
@@ -41,6 +42,9 @@ class EventWriter:
 
     Args:
         logdir: The directory, made where it is missing.
+
+    Raises:
+        OSError: The file can't be written; any method may raise that.
     """
 
     def __init__(self, logdir: str | os.PathLike[str]) -> None:
@@ -53,7 +57,7 @@ class EventWriter:
         self.path = directory / f"{name}.{os.getpid()}.{next(_numbers)}"
         self._lock = threading.Lock()
         self._records = RecordWriter(self.path.open("xb"))
-        weakref.finalize(self, self._records.close)  # where an exception kept `close` from it
+        weakref.finalize(self, _close, self._records)  # where an exception kept `close` from it
         self._write(event_pb2.Event(wall_time=now, file_version=_FILE_VERSION))
         self.flush()
 
@@ -156,6 +160,11 @@ class EventWriter:
                     "Write before `close()`, or make a new EventWriter",
                 )
             )
+
+
+def _close(records: RecordWriter) -> None:
+    with suppress(OSError):  # of a full disk; whoever wrote was told
+        records.close()
 
 
 def _bytes_value(

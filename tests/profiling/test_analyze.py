@@ -15,8 +15,8 @@ from keras_echo.analyze_command import main_analyze
 from keras_echo.profiling import names
 from keras_echo.profiling.analyze import analyze, analyze_file
 from keras_echo.profiling.report import render, to_dict
-from keras_echo.profiling.traces import kineto, xspace
-from keras_echo.profiling.traces.xspace import TraceError
+from keras_echo.profiling.traces import kineto, limits, xspace
+from keras_echo.profiling.traces.limits import TraceError
 
 
 def torch_trace(steps=5):
@@ -121,9 +121,9 @@ def test_exported_torch_traces_are_known_by_their_content(tmp_path, capsys, name
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_trace_that_is_too_large_is_one_line(tmp_path, monkeypatch, zipped):
     data = json.dumps(torch_trace()).encode()
-    monkeypatch.setattr(kineto, "MAX_BYTES", len(data) - 1)
+    monkeypatch.setattr(limits, "MAX_BYTES", len(data) - 1)
     (tmp_path / "trace.json").write_bytes(gzip.compress(data) if zipped else data)
-    with pytest.raises(TraceError, match=r"at most \d+ bytes of JSON.*Record fewer steps"):
+    with pytest.raises(TraceError, match=r"at most \d+ bytes.*Record fewer steps"):
         analyze(tmp_path)
 
 

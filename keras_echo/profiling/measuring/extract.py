@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_echo._messages import printable
 from keras_echo.profiling import names
 from keras_echo.profiling.measuring.inputs import (
     TORCH_LOADER,
@@ -30,6 +31,8 @@ from keras_echo.profiling.traces import xspace
 if TYPE_CHECKING:
     from keras_echo.profiling.measuring.spans import Array
 
+_MOST_SHOWN = 100  # characters of a device's name
+_MOST_KINDS = 10  # of devices
 _JAX_EXECUTORS = ("tf_XLAPjRtCpuClient", "tf_XLAEigen")
 # Lines of a device plane that repeat, summed up, what other lines hold.
 _DERIVED_LINES = ("Steps", "XLA Modules", "Framework", "Source", "XLA TraceMe", "Launch Stats")
@@ -107,8 +110,9 @@ def _hardware(devices: list[Plane]) -> str:
     kinds: Counter[str] = Counter()
     for device in devices:
         kind = device.own_stats().get("device_type_string") or device.plane.name.split(":")[1]
-        kinds[str(kind)] += 1
-    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "CPU"
+        kinds[printable(str(kind)[:_MOST_SHOWN])] += 1
+    shown = kinds.most_common(_MOST_KINDS)
+    return ", ".join(f"{count} x {kind}" for kind, count in shown) or "CPU"
 
 
 def _device_spans(device: Plane) -> Array:

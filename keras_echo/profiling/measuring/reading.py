@@ -81,8 +81,12 @@ class Reading:
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, object]) -> Self | None:
-        """What `as_stats` made; None where something that is always known is missing."""
-        known = {name: value for name, value in stats.items() if isinstance(value, float)}
+        """What `as_stats` made; None where something that is always known is missing or absurd."""
+        known = {
+            name: value
+            for name, value in stats.items()
+            if isinstance(value, float) and 0 <= value < _MOST
+        }
         try:
             setup = Setup(
                 **{
@@ -91,12 +95,18 @@ class Reading:
                     if field.name in known
                 }
             )
+            if not all(
+                0 < number < _MOST_READERS for number in (setup.num_readers, setup.num_cores)
+            ):
+                return None
             names = {field.name for field in fields(cls)} & known.keys()
             return cls(setup, **{name: known[name] for name in names})
         except TypeError:
             return None
 
 
+_MOST = 1e18  # seconds, bytes or batches in a trace: what is more was made up
+_MOST_READERS = 2**16  # or processors
 _KINDS = {"int": int, "bool": bool, "float": float}
 
 

@@ -114,13 +114,17 @@ def unmarked_steps(host: Plane, waits: Array) -> Array:
 def _jax_calls(host: Plane) -> Array:
     """Returns the calls of the jitted function that trains, as far as can be told."""
     best, most = no_spans(), (False, 0.0)
-    for key in host.ids(lambda name: name.startswith("PjitFunction(")):
-        # Keras and most others call it something with "train"; else it takes the most time. Not
-        # in total, which compilation would decide.
-        named = "train" in host.plane.event_metadata[key].name
-        for line in host.lines:
+    wanted = host.ids(lambda name: name.startswith("PjitFunction("))
+    for line in host.lines:
+        by_name: dict[int, list[Any]] = {}
+        for event in host.events(line, wanted):
+            by_name.setdefault(event.metadata_id, []).append(event)
+        for key, found in by_name.items():
+            # Keras and most others call it something with "train"; else it takes the most time.
+            # Not in total, which compilation would decide.
+            named = "train" in host.plane.event_metadata[key].name
             # A call may show twice, nested.
-            calls = merge(host.spans(line, frozenset((key,))))
+            calls = merge(host.times(line, found, len(found))) if len(found) >= 3 else no_spans()
             if len(calls) >= 3:
                 time = len(calls) * float(np.median(calls[:, 1] - calls[:, 0]))
                 if (named, time) > most:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from keras_echo._messages import expected
 from keras_echo.profiling import names
 from keras_echo.profiling.recording.sessions import ProfilerError, Session, busy, session
+from keras_echo.profiling.recording.uninterrupted import uninterrupted
 from keras_echo.profiling.traces import xspace
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Tracer:
         """Whether a window is open."""
         return self._active
 
+    @uninterrupted()
     def start(self, logdir: str | os.PathLike[str]) -> None:
         """Opens a window.
 
@@ -126,6 +128,7 @@ class Tracer:
         """
         self._opened().synchronize(values)
 
+    @uninterrupted()
     def stop(self) -> None:
         """Closes the window; what was recorded waits to be written.
 
@@ -148,6 +151,7 @@ class Tracer:
                 hidden = rf"{re.escape(str(self._scratch))}\S*"
                 raise ProfilerError(re.sub(hidden, str(self._logdir), str(error))) from error
 
+    @uninterrupted()
     def write(
         self,
         reads: Iterable[tuple[float, float]] = (),
@@ -191,6 +195,7 @@ class Tracer:
             finally:
                 self._clean()
 
+    @uninterrupted()
     def discard(self) -> None:
         """Closes the window, if one is open, and forgets what was recorded and not written."""
         with self._lock:

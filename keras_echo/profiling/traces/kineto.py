@@ -11,13 +11,15 @@ import io
 import json
 import re
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
 from keras_echo.profiling import names
-from keras_echo.profiling.traces import xspace
-from keras_echo.profiling.traces.xspace import PlaneBuilder, TraceError
+from keras_echo.profiling.traces import limits, xspace
+from keras_echo.profiling.traces.limits import TraceError
+from keras_echo.profiling.traces.xspace import PlaneBuilder
 
 if TYPE_CHECKING:
     import os
@@ -27,8 +29,7 @@ SUFFIXES = (".json", ".json.gz")
 
 _HANDLER_SUFFIXES = (".pt.trace.json", ".pt.trace.json.gz")
 _HEAD_BYTES = 1 << 18
-MAX_BYTES = 1 << 30
-"""The largest trace that is read, in bytes of JSON; in memory it takes several times as much."""
+_PIECE_BYTES = 1 << 16
 _GZIP = b"\x1f\x8b"
 _EVENTS = re.compile(rb'"traceEvents"\s*:')
 # Traces that TensorFlow and JAX write beside an XSpace are of Chrome's format too, without these.
@@ -43,6 +44,7 @@ _DEVICE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 _HOST = frozenset({"cpu_op", "user_annotation", "cuda_runtime", "cuda_driver", "python_function"})
 _LIMIT_PS = 2**62
 _STEP = re.compile(r"ProfilerStep#(\d+)$")
+_MOST_ENCODED = 1000  # characters; `encode` makes less
 
 
 def encode(name: str, stats: dict[str, Any]) -> str:
@@ -54,7 +56,7 @@ def encode(name: str, stats: dict[str, Any]) -> str:
 
 def decode(name: str) -> tuple[str, dict[str, Any]]:
     """Takes stats out of a name that `encode` made; other names are returned as they are."""
-    if not name.endswith("#") or name.count("#") < 2:
+    if len(name) > _MOST_ENCODED or not name.endswith("#") or name.count("#") < 2:
         step = _STEP.match(name)
         if step and len(step[1]) < 19:
             return name, {names.STEP_NUM: int(step[1]), names.ROOT: 1}
@@ -81,7 +83,8 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
         The message.
 
     Raises:
-        TraceError: It is no trace, or one without any event that has a duration.
+        TraceError: It is no trace, one without any event that has a duration, or one with more
+            events or threads than `limits` lets pass.
     """
     listed = trace.get("traceEvents") if isinstance(trace, dict) else None
     listed = listed if isinstance(listed, list) else []
@@ -90,10 +93,12 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
         remedy = "Record the trace anew, and let one profiler run at a time"
         got = "no events" if isinstance(trace, dict) else "another kind of JSON"
         raise TraceError(expected(source, "be a torch.profiler trace with events", got, remedy))
+    if len(events) > limits.MAX_EVENTS:
+        raise limits.too_large(source, f"have at most {limits.MAX_EVENTS} events", len(events))
     first = min(event["ts"] for event in events)
     space = xspace.new()
-    host = xspace.plane(space, names.HOST_PLANE)
-    builders = {names.HOST_PLANE: PlaneBuilder(host)}
+    planes = {names.HOST_PLANE: xspace.plane(space, names.HOST_PLANE)}
+    builders = {name: PlaneBuilder(plane) for name, plane in planes.items()}
     threads = _thread_names(listed)
     lines: dict[tuple[str, str], Any] = {}
     for event in events:
@@ -103,19 +108,22 @@ def convert(trace: Any, source: str = "the trace", version: str = "unknown") -> 
         where = names.HOST_PLANE
         if event["cat"] in _DEVICE:
             device = args.get("device", 0)
-            where = f"/device:GPU:{device if isinstance(device, int) else 0}"
-        if where not in builders:
-            builders[where] = PlaneBuilder(xspace.plane(space, where))
+            where = _device_plane(device if isinstance(device, int) else 0)
+        if where not in planes:
+            planes[where] = space.planes.add(name=where)
+            builders[where] = PlaneBuilder(planes[where])
         key = (where, _text(event.get("tid")))
         if key not in lines:
-            line_id = sum(plane == where for plane, _ in lines) + 1
+            if len(lines) >= limits.MAX_LINES:
+                must = f"have events of at most {limits.MAX_LINES} threads and streams"
+                raise limits.too_large(source, must, len(lines) + 1)
             title = threads.get(key[1], f"thread {key[1]}")
             title = (
                 title
                 if where == names.HOST_PLANE
                 else f"Stream #{_text(args.get('stream', key[1]))}"
             )
-            lines[key] = builders[where].line(line_id, title)
+            lines[key] = builders[where].line(len(planes[where].lines) + 1, title)
         start = min(round((event["ts"] - first) * 1e6), _LIMIT_PS)
         builders[where].event(
             lines[key], name, start, min(round(event["dur"] * 1e6), _LIMIT_PS), **stats
@@ -158,22 +166,14 @@ def read(path: str | os.PathLike[str]) -> Any:
         The XSpace message.
 
     Raises:
-        TraceError: The file cannot be read, or is no such trace.
+        TraceError: The file cannot be read, is no such trace, or more than `limits` lets pass.
     """
+    data = xspace.contents(path)
     try:
-        size = Path(path).stat().st_size
-    except (OSError, ValueError) as error:
-        raise xspace.unreadable(path, error) from None
-    data = xspace.contents(path) if size <= MAX_BYTES else b""
-    try:
-        text = data
-        if data[:2] == _GZIP:
-            with gzip.open(io.BytesIO(data)) as file:
-                text = file.read(MAX_BYTES + 1)
-        if max(size, len(text)) > MAX_BYTES:
-            must, got = f"be at most {MAX_BYTES} bytes of JSON", "more"
-            raise TraceError(expected(str(path), must, got, "Record fewer steps"))
-        trace = json.loads(text)
+        # Gone through twice, so that nothing is kept of what turns out to be too large.
+        pieces = iter(partial(_opened(data).read, _PIECE_BYTES), b"")
+        limits.check(str(path), pieces, limits.json_memory)
+        trace = json.loads(_opened(data).read())
     except TraceError:
         raise
     except (ValueError, EOFError, OSError, zlib.error, RecursionError):
@@ -181,6 +181,12 @@ def read(path: str | os.PathLike[str]) -> Any:
         got = "an empty file" if not data else "damaged or foreign content"
         raise TraceError(expected(str(path), "be a torch.profiler trace", got, remedy)) from None
     return convert(trace, str(path))
+
+
+def _opened(data: bytes) -> gzip.GzipFile | io.BytesIO:
+    """The JSON in a file's bytes, gzipped or not."""
+    file = io.BytesIO(data)
+    return gzip.GzipFile(fileobj=file) if data[:2] == _GZIP else file
 
 
 def _usable(event: Any) -> bool:
@@ -201,8 +207,16 @@ def _usable(event: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Returns text that UTF-8 can hold: JSON can spell half a character."""
-    return str(value).encode(errors="replace").decode()
+    """Returns text that UTF-8 can hold: JSON can spell half a character.
+
+    Of what is neither text nor a number, it is only said what it is: there may be no end to it.
+    """
+    known = isinstance(value, (str, int, float))
+    return str(value if known else type(value).__name__).encode(errors="replace").decode()
+
+
+def _device_plane(number: object) -> str:
+    return f"/device:GPU:{_text(number)}"
 
 
 def _thread_names(listed: list[Any]) -> dict[str, str]:
@@ -227,8 +241,11 @@ def _describe(space: Any, trace: dict[str, Any], first: float, version: str) -> 
     if isinstance(trace.get("host_name"), str):
         space.hostnames.append(_text(trace["host_name"]))
     properties = trace.get("deviceProperties")
-    for number, known in enumerate(properties if isinstance(properties, list) else ()):
-        for plane in space.planes:
-            named = isinstance(known, dict) and isinstance(known.get("name"), str)
-            if named and plane.name == f"/device:GPU:{known.get('id', number)}":
-                PlaneBuilder(plane).stat("device_type_string", _text(known["name"]))
+    kinds = {
+        _device_plane(known.get("id", number)): known["name"]
+        for number, known in enumerate(properties if isinstance(properties, list) else ())
+        if isinstance(known, dict) and isinstance(known.get("name"), str)
+    }
+    for plane in space.planes:
+        if plane.name in kinds:
+            PlaneBuilder(plane).stat("device_type_string", _text(kinds[plane.name]))

@@ -6,20 +6,19 @@ With or without TensorFlow in the process: the schema is this package's own.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
+from keras_echo.profiling.traces import limits
+from keras_echo.profiling.traces.limits import TraceError
 from keras_echo.profiling.traces.schema import space_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-class TraceError(ValueError):
-    """A file or directory that cannot be read as a profiler trace."""
 
 
 def new() -> Any:
@@ -38,7 +37,7 @@ def parse(data: bytes, source: str = "the trace") -> Any:
         The message; it has at least one plane.
 
     Raises:
-        TraceError: The bytes are no trace, or only a part of one.
+        TraceError: The bytes are no trace, only a part of one, or more than `limits` lets pass.
     """
     from google.protobuf.message import (  # type: ignore[import-untyped, unused-ignore]
         DecodeError,
@@ -47,6 +46,7 @@ def parse(data: bytes, source: str = "the trace") -> Any:
     remedy = "Record the trace anew, and stop the profiler before the process ends"
     if not data:
         raise TraceError(expected(source, "be a profiler trace", "an empty file", remedy))
+    limits.check(source, (data,), limits.xspace_memory)
     space = new()
     try:
         space.ParseFromString(data)
@@ -57,7 +57,21 @@ def parse(data: bytes, source: str = "the trace") -> Any:
     if not any(plane.name for plane in space.planes):
         got = f"{len(data)} bytes without a named plane"
         raise TraceError(expected(source, "be a profiler trace", got, remedy))
+    _check_counts(space, source)
     return space
+
+
+def _check_counts(space: Any, source: str) -> None:
+    """Raises TraceError if there is more than can be looked at."""
+    lines = [line for plane in space.planes for line in plane.lines]
+    tables = [(plane.event_metadata, plane.stat_metadata) for plane in space.planes]
+    for counted, number, most in (
+        ("lines", len(lines), limits.MAX_LINES),
+        ("events", sum(len(line.events) for line in lines), limits.MAX_EVENTS),
+        ("names", sum(map(len, itertools.chain(*tables))), limits.MAX_NAMES),
+    ):
+        if number > most:
+            raise limits.too_large(source, f"have at most {most} {counted}", number)
 
 
 def read(path: str | os.PathLike[str]) -> Any:
@@ -85,13 +99,18 @@ def contents(path: str | os.PathLike[str]) -> bytes:
         The bytes.
 
     Raises:
-        TraceError: The file cannot be read.
+        TraceError: The file cannot be read, or is larger than `limits.MAX_BYTES`.
     """
     try:
         # A pipe would be waited for without end.
         if Path(path).exists() and not Path(path).is_file():
             raise OSError(errno.EINVAL, "no regular file")
+        size = Path(path).stat().st_size
+        if size > limits.MAX_BYTES:
+            raise limits.too_large(str(path), f"be at most {limits.MAX_BYTES} bytes", size)
         return Path(path).read_bytes()
+    except TraceError:
+        raise
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
 

@@ -1,0 +1,12 @@
+"""A thousand damaged files of each run; `make soak` tries a million others."""
+
+import fuzz
+import pytest
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.profiler:UserWarning")
+def test_damaged_files_give_a_result_or_a_documented_error(tmp_path):
+    states = fuzz.States()
+    targets = [fuzz.Traces(tmp_path), states, fuzz.CachedBatches(tmp_path)]
+    fuzz.fuzz(targets, 1000)
+    states.close()
