@@ -1,11 +1,23 @@
 """What a worker process says when something is wrong."""
 
+import contextlib
 import operator
 import os
 
 import pytest
 
-from keras_echo.reading.worker_process import WorkerProcess, in_processes
+from keras_echo.reading.worker_process import InProcess, WorkerProcess
+
+
+@contextlib.contextmanager
+def called(function):
+    with contextlib.closing(InProcess(function)) as worker:
+
+        def call(argument):
+            worker.prepare(version=0)
+            return worker(argument)
+
+        yield call
 
 
 class Unloadable:
@@ -39,10 +51,10 @@ def interrupted(argument):
 
 def test_a_class_that_a_new_process_does_not_find_is_named():
     with (
-        in_processes(Unloadable()) as call,
+        called(Unloadable()) as call,
         pytest.raises(ValueError, match="Received: \"'Data'\"") as error,
     ):
-        call(1, 0)
+        call(1)
     assert str(error.value).startswith(
         "A source with use_multiprocessing=True must be of a class that a new process can import."
     )
@@ -53,18 +65,18 @@ def test_a_class_that_a_new_process_does_not_find_is_named():
 
 def test_an_error_that_does_not_survive_the_pipe_is_told():
     with (
-        in_processes(failing) as call,
+        called(failing) as call,
         pytest.raises(RuntimeError, match="OddError: no: 3") as error,
     ):
-        call(3, 0)
+        call(3)
     assert "batch 7" in error.value.__notes__
 
 
 def test_an_interruption_inside_the_function_leaves_the_process_alive():
-    with in_processes(interrupted) as call:
+    with called(interrupted) as call:
         with pytest.raises(KeyboardInterrupt):
-            call("now", 0)
-        assert call("", 0)[0] == "alive"
+            call("now")
+        assert call("")[0] == "alive"
 
 
 def test_closing_does_not_wait_for_a_fork_that_holds_the_pipe():
