@@ -20,6 +20,7 @@ import os
 import statistics
 import time
 import tracemalloc
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from keras_echo.memory.placement import ExamplePlacement
 from keras_echo.reading.stream import Fresh, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SHAPE = (64, 224, 224, 3)
 BUFFER_BATCHES = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # A fork would copy the locks of TensorFlow's and JAX's threads as they are, held ones included.
 _CONTEXT = multiprocessing.get_context("spawn")
+
+
+_ORPHAN_SECONDS = 2.0  # after which a process looks whether its parent lives
 
 
 class _Message(Enum):
@@ -225,8 +229,9 @@ def _received(pipe: Connection) -> Any:
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
-    if pipe not in wait([pipe, parent.sentinel]):
-        raise EOFError
+    while not pipe.poll(_ORPHAN_SECONDS):
+        if os.getppid() != parent.pid:
+            raise EOFError
     return pipe.recv()
 
 
