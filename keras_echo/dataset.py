@@ -30,6 +30,7 @@ from keras_echo.serving.as_tf_dataset import as_tf_dataset
 from keras_echo.serving.augmentation import augmenter
 from keras_echo.serving.feed import Feed
 from keras_echo.serving.fit_input import FitInput
+from keras_echo.serving.interrupts import INTERRUPTS
 from keras_echo.serving.pipeline import Settings
 
 if TYPE_CHECKING:
@@ -252,10 +253,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
             ValueError: If Keras, on TensorFlow, can't take a None inside x or y.
         """
         self._fit_input.on_epoch_begin()
+        if keras.backend.backend() == "tensorflow":
+            INTERRUPTS.listen()
         self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         """Keras calls this; see `keras_echo.serving.keras_calls`."""
+        INTERRUPTS.stop()
         self._feed.on_epoch_end()
 
     @property

@@ -45,6 +45,7 @@ R = TypeVar("R")
 THREAD_NAME = "keras_echo-reader"
 
 
+_SLICE_SECONDS = 1.0  # in which it is noticed that a wait is to end
 _EXIT_SECONDS = 2.0  # for which the end of the interpreter waits for reads
 
 _prefetchers: weakref.WeakSet[Prefetcher[Any]] = weakref.WeakSet()
@@ -65,7 +66,7 @@ def _end_with_the_interpreter() -> None:
 
 
 class StoppedError(RuntimeError):
-    """The prefetcher was stopped by another thread while this one waited for a result."""
+    """The wait for a result was ended by another thread that stopped the prefetcher, or Ctrl-C."""
 
 
 class Doing(Protocol):
@@ -156,6 +157,8 @@ class Prefetcher(Generic[R]):
         again: Told of an error of a task, and of how many tries failed; returns after how many
             seconds to try again, or None if the error is to be raised.
         limit: How long a task may take.
+        is_interrupted: Whether whoever waits for a result is to stop waiting; asked every
+            `_SLICE_SECONDS`.
         clock: Seconds; of waits for tasks, and for the next try.
 
     Attributes:
@@ -177,6 +180,7 @@ class Prefetcher(Generic[R]):
         through: Callable[[T, Callable[[T], R]], R] | None = None,
         again: Callable[[BaseException, int], float | None] = lambda error, num_failures: None,
         limit: TimeLimit | None = None,
+        is_interrupted: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._function = function
@@ -191,6 +195,7 @@ class Prefetcher(Generic[R]):
         self._through = through or (lambda task, work: work(task))
         self._again = again
         self._limit = limit
+        self._is_interrupted = is_interrupted
         self._clock = clock
         self.last_task: Any = None
         # Ctrl-C can come between any two steps of the thread that consumes. To take a lock by
@@ -224,7 +229,7 @@ class Prefetcher(Generic[R]):
         era, began, num_warnings = self._era, self._clock(), 0
         while True:
             with self._lock:
-                self._check_era(era)
+                self._check(era)
                 self._drop_late()
                 if self._window and self._window[0].is_done:
                     slot = self._window.popleft()
@@ -263,7 +268,7 @@ class Prefetcher(Generic[R]):
         era, deadline = self._era, time.monotonic() + timeout_seconds
         while True:
             with self._lock:
-                self._check_era(era)
+                self._check(era)
                 self._drop_late()
                 if self._window and self._window[0].is_done:
                     return True
@@ -342,9 +347,12 @@ class Prefetcher(Generic[R]):
             for reader in leaving:
                 reader.join()
 
-    def _check_era(self, era: int) -> None:
+    def _check(self, era: int) -> None:
+        """Raises StoppedError if whoever waits is to stop waiting."""
         if self._era != era:
             raise StoppedError("The dataset was closed while a batch was waited for.")
+        if self._is_interrupted():
+            raise StoppedError("Ctrl-C was pressed while a batch was waited for.")
 
     def _drop_late(self) -> None:
         """Drops the readers whose tasks take too long; these have failed."""
@@ -364,7 +372,7 @@ class Prefetcher(Generic[R]):
 
     def _slice_seconds(self) -> float:
         """For how long nothing but a bell can concern the consumer."""
-        seconds = [self._idle_seconds, self._seconds_to_due()]
+        seconds = [_SLICE_SECONDS, self._idle_seconds, self._seconds_to_due()]
         if (limit := self._limit) is not None:
             seconds += [limit.seconds - each.seconds(limit) for each in self._attempts.values()]
         return max(0.0, min(seconds))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
+_EXIT_SECONDS = 5.0  # which a process has to end by itself
 _ORPHAN_SECONDS = 2.0  # after which a process looks whether its parent lives
 
 
@@ -139,7 +140,10 @@ class WorkerProcess:
             # To close the pipe isn't enough where this process was forked: the fork holds it too.
             self._pipe.send(_Message.END)
         self._pipe.close()
-        self._process.join()
+        self._process.join(_EXIT_SECONDS)
+        if self._process.exitcode is None:  # TensorFlow 2.21 at times hangs when it is to end
+            self._process.kill()
+            self._process.join()
         self._process.close()
 
 

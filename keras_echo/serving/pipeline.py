@@ -22,6 +22,7 @@ from keras_echo.reading.prefetcher import Prefetcher
 from keras_echo.reading.read_timeout import ReadTimeout
 from keras_echo.reading.stream import Fresh, Position
 from keras_echo.serving.factors_ahead import FactorsAhead
+from keras_echo.serving.interrupts import INTERRUPTS
 from keras_echo.serving.reading_gap import ReadingGap
 
 if TYPE_CHECKING:
@@ -172,10 +173,15 @@ class Pipeline(Iterator[Served]):
                 self._echoed,
                 num_workers=settings.parallelism.workers,
                 window_size=_SERVED_AHEAD,
+                is_interrupted=INTERRUPTS.heard,
             )
         elif settings.echoing.makes_batches:
             self._ahead = Prefetcher(
-                lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
+                lambda served: served,
+                self._echoed,
+                num_workers=1,
+                window_size=_SERVED_AHEAD,
+                is_interrupted=INTERRUPTS.heard,
             )
 
         self.gap = self._echoed.gap
@@ -241,6 +247,8 @@ class _Echoed(Iterator[Served]):
             watch=settings.meter,
             through=settings.cache,
             again=settings.on_error.again,
+            # Otherwise it is a stage ahead of training that waits here, and another one there.
+            is_interrupted=(lambda: False) if _is_ahead(settings) else INTERRUPTS.heard,
             limit=None if seconds is None else ReadTimeout(source, seconds),
         )
         self._fresh = FreshBatches(
@@ -284,6 +292,11 @@ class _Echoed(Iterator[Served]):
 
     def stop(self, *, wait: bool) -> None:
         self._upstream.stop(wait=wait)
+
+
+def _is_ahead(settings: Settings) -> bool:
+    """Whether there is a stage after the echo that works ahead of training."""
+    return settings.augment is not None or settings.echoing.makes_batches
 
 
 def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:
