@@ -29,6 +29,10 @@ class BatchForm:
     def __init__(self) -> None:
         self._first: _Form = None
 
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch is like the first one."""
+        return bool(_form(batch) == self._first)
+
     def check(self, batch: Batch, index: Callable[[], int]) -> None:
         """Compares one batch; to be called for the first one first.
 

@@ -251,6 +251,7 @@ class _Echoed(Iterator[Served]):
             is_interrupted=(lambda: False) if _is_ahead(settings) else INTERRUPTS.heard,
             limit=None if seconds is None else ReadTimeout(source, seconds),
         )
+        self._form = settings.form
         self._fresh = FreshBatches(
             self._upstream,
             source,
@@ -285,7 +286,8 @@ class _Echoed(Iterator[Served]):
         )
 
     def ready(self) -> list[Fresh]:
-        return self._upstream.ready()
+        # Those of another form raise, or are skipped, when their turn comes.
+        return [fresh for fresh in self._upstream.ready() if self._form.fits(fresh.batch)]
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)

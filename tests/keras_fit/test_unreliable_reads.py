@@ -358,3 +358,72 @@ def test_a_script_ends_though_a_reader_was_dropped(tmp_path):
         [sys.executable, script], capture_output=True, text=True, timeout=60, check=True
     )
     assert (done.stdout, done.stderr) == ("through\n", "")
+
+
+class Widening(Unreliable):
+    """From batch 4 on, two columns more."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return np.repeat(x[:, :, None], 5 if index < 4 else 7, axis=1), y
+
+
+def test_where_sizes_vary_too_late_for_keras_on_tensorflow_it_says_so():
+    model = keras.Sequential(
+        [keras.Input((None, 1)), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    with wrapped(Widening({}), steps_per_epoch=12) as dataset:
+        if BACKEND == "tensorflow":
+            with pytest.raises(Exception, match="Batch 4 of the source") as caught:
+                model.fit(dataset, verbose=0)
+            assert (
+                "Batch 4 of the source must have the sizes (5, 1) in array 0, as the two batches "
+                "had from which Keras on TensorFlow learned them. Received: (7, 1). Call fit() "
+                "again, which now knows that this dimension varies, pad all batches to one size, "
+                "or train on dataset.as_tf_dataset(element_spec)."
+            ) in str(caught.value)
+        model.fit(dataset, verbose=0)
+        assert dataset.stats().steps >= 12
+        assert [dataset[5][0].shape[1] for _ in range(8)].count(7) == 4  # in a loop, all are served
+
+
+def test_ctrl_c_ends_a_wait_for_a_batch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, signal, threading, time
+            import numpy as np, keras, keras_echo
+
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+            class Source(keras.utils.PyDataset):
+                def __len__(self):
+                    return 8
+                def __getitem__(self, index):
+                    if index == 3:
+                        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+                        time.sleep(1000)
+                    return np.zeros((2, 1)), np.zeros((2, 1))
+
+            model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse")
+            dataset = keras_echo.EchoingPyDataset(Source(), shuffle=False)
+            try:
+                model.fit(dataset, verbose=0)
+            except KeyboardInterrupt:
+                print("KeyboardInterrupt")
+            except Exception as error:
+                print(type(error).__name__, "KeyboardInterrupt" in str(error))
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=90, check=True
+    )
+    assert done.stdout in (
+        ["KeyboardInterrupt\n", "RuntimeError True\n"]
+        if BACKEND == "tensorflow"
+        else ["KeyboardInterrupt\n"]
+    )

@@ -171,6 +171,8 @@ def test_what_may_vary_from_batch_to_batch(first, other):
 def test_the_first_batch_stays_the_first_in_another_pipeline():
     form = BatchForm()
     form.check((X,), lambda: 0)
+    assert form.fits((X[:1],))
+    assert not form.fits((X[0],))
     for _ in range(2):  # else it would pass where it is tried again
         with pytest.raises(ValueError, match="Batch 7 of"):
             form.check((X[0],), lambda: 7)
