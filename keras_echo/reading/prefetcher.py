@@ -229,7 +229,7 @@ class Prefetcher(Generic[R]):
         era, began, num_warnings = self._era, self._clock(), 0
         while True:
             with self._lock:
-                self._check(era)
+                self._check_era(era)
                 self._drop_late()
                 if self._window and self._window[0].is_done:
                     slot = self._window.popleft()
@@ -244,7 +244,7 @@ class Prefetcher(Generic[R]):
                 self._start_readers()
                 bell, seconds = self._hung_up_bell(), self._slice_seconds()
                 self._changed.notify_all()
-            self._heard(bell, seconds)
+            self._await(bell, seconds)
             waited_seconds = self._clock() - began
             if waited_seconds // self._stall_seconds > num_warnings:
                 num_warnings = int(waited_seconds // self._stall_seconds)
@@ -263,23 +263,23 @@ class Prefetcher(Generic[R]):
             Whether it does; False if the time was up.
 
         Raises:
-            StoppedError: If `stop` was called meanwhile.
+            StoppedError: If `stop` was called meanwhile, or the wait was interrupted.
         """
         era, deadline = self._era, time.monotonic() + timeout_seconds
         while True:
             with self._lock:
-                self._check(era)
+                self._check_era(era)
                 self._drop_late()
                 if self._window and self._window[0].is_done:
                     return True
                 self._miss()
                 self._start_readers()
                 self._changed.notify_all()
-                seconds = min(deadline - time.monotonic(), self._slice_seconds())
-                if seconds <= 0:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     return False
-                bell = self._hung_up_bell()
-            self._heard(bell, seconds)
+                bell, seconds = self._hung_up_bell(), min(left, self._slice_seconds())
+            self._await(bell, seconds)
 
     def has_ahead(self, num_results: int) -> bool:
         """Whether so many results lie ready, or as many as window and barrier let there be."""
@@ -347,11 +347,12 @@ class Prefetcher(Generic[R]):
             for reader in leaving:
                 reader.join()
 
-    def _check(self, era: int) -> None:
-        """Raises StoppedError if whoever waits is to stop waiting."""
+    def _check_era(self, era: int) -> None:
         if self._era != era:
             raise StoppedError("The dataset was closed while a batch was waited for.")
-        if self._is_interrupted():
+
+    def _await(self, bell: threading.Lock, timeout_seconds: float) -> None:
+        if not self._heard(bell, timeout_seconds) and self._is_interrupted():
             raise StoppedError("Ctrl-C was pressed while a batch was waited for.")
 
     def _drop_late(self) -> None:

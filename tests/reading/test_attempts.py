@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_echo.metering import Meter
-from keras_echo.reading.prefetcher import Prefetcher
+from keras_echo.reading.prefetcher import Prefetcher, StoppedError
 
 
 class Clock:
@@ -337,3 +337,17 @@ def test_a_task_whose_process_died_is_done_in_another_one(tmp_path):
     prefetcher.stop()
     assert len(errors) == 1
     assert "must stay alive while it reads. Received: 'exit code 3'." in errors[0]
+
+
+@pytest.mark.parametrize("ask", ["next", "await_next"])
+def test_a_wait_can_be_interrupted_and_loses_nothing(ask):
+    work, is_interrupted = Stuck(0), [False, False, True]
+    prefetcher = made(
+        work, Clock(), is_interrupted=lambda: bool(is_interrupted) and is_interrupted.pop(0)
+    )
+    with pytest.raises(StoppedError, match=r"^Ctrl-C was pressed while a batch was waited for\.$"):
+        next(prefetcher) if ask == "next" else prefetcher.await_next(60)
+    assert not is_interrupted
+    work.gate.set()
+    assert take(prefetcher, 3) == ["late", 1, 2]
+    prefetcher.stop()
