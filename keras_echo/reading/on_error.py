@@ -10,6 +10,7 @@ from keras_echo._checks import check_count, check_real
 from keras_echo._messages import expected
 from keras_echo.reading.stream import EmptyPassError
 
+_MOST_DOUBLINGS = 1000  # that a float has room for
 _LEAST_READS = 100  # before which a share of them says little
 
 
@@ -119,7 +120,7 @@ class Policy:
             return None
         if not isinstance(error, Exception) or isinstance(error, EmptyPassError):
             return None
-        return float(retry.wait_seconds * 2.0 ** (num_failures - 1))
+        return retry.wait_seconds * 2.0 ** min(num_failures - 1, _MOST_DOUBLINGS)
 
 
 def policy(on_error: object) -> Policy:
