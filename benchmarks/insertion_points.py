@@ -20,6 +20,7 @@ import os
 import statistics
 import time
 import tracemalloc
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,12 +38,10 @@ from keras_echo.echoing.example_echo import ExampleEchoing
 from keras_echo.echoing.repetition import NoGap
 from keras_echo.echoing.state import State
 from keras_echo.memory.placement import ExamplePlacement
-from keras_echo.metering import Meter
-from keras_echo.reading.fresh_batches import FreshBatches
 from keras_echo.reading.stream import Fresh, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SHAPE = (64, 224, 224, 3)
 BUFFER_BATCHES = 8
@@ -85,14 +84,23 @@ def plain_copy(workload: Workload) -> Iterator[tuple]:
     return (tuple(leaf.copy() for leaf in batch) for batch in in_memory(workload))
 
 
+class Numbered(Iterator[Fresh]):
+    """Fresh batches that need no reading."""
+
+    def __init__(self, batches: Iterator[tuple]) -> None:
+        self._numbered = enumerate(batches)
+        self.position: Position | None = None
+
+    def __next__(self) -> Fresh:
+        ordinal, batch = next(self._numbered)
+        self.position = Position(0, ordinal)
+        return Fresh(self.position, batch)
+
+
 def assembly(workload: Workload) -> Iterator[tuple]:
     """Example echoing on the calling thread, without the threads that run it ahead."""
-    numbered = (
-        Fresh(Position(0, ordinal), batch) for ordinal, batch in enumerate(in_memory(workload))
-    )
-    fresh = FreshBatches(numbered, most_failures=1, meter=Meter())
     uses = ExampleEchoing(ExamplePlacement(), 0).start(
-        fresh, State(seed=0), lambda: workload.factor, NoGap()
+        Numbered(in_memory(workload)), State(seed=0), lambda: workload.factor, NoGap()
     )
     return (use.item.batch for use, *_ in uses)
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from keras_echo.callback import DataEchoCallback
     from keras_echo.dataset import EchoingPyDataset
     from keras_echo.factor import EchoFactor
-    from keras_echo.metering import EchoStats
+    from keras_echo.metering import EchoStats, SkippedRead
     from keras_echo.profiling.analyze import analyze
     from keras_echo.profiling.measuring.result import StepBreakdown
     from keras_echo.reading.cache import Cache
+    from keras_echo.reading.on_error import Retry, Skip
     from keras_echo.serving.augmentation import call_seeded
     from keras_echo.tf_data import echo
 
@@ -32,6 +33,9 @@ __all__ = [
     "EchoStats",
     "EchoingPyDataset",
     "Remedy",
+    "Retry",
+    "Skip",
+    "SkippedRead",
     "StepBreakdown",
     "__version__",
     "analyze",
@@ -49,6 +53,9 @@ _HOMES = {
     "EchoStats": "metering",
     "EchoingPyDataset": "dataset",
     "Remedy": "adapting.remedies",
+    "Retry": "reading.on_error",
+    "Skip": "reading.on_error",
+    "SkippedRead": "metering",
     "StepBreakdown": "profiling.measuring.result",
     "analyze": "profiling.analyze",
     "call_seeded": "serving.augmentation",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 from keras_echo._messages import expected
 
@@ -26,3 +27,28 @@ def check_count(name: str, value: object, least: int) -> int:
     if value < least:
         raise ValueError(expected(name, f"be at least {least}", value, f"Pass {least} or more"))
     return int(value)
+
+
+def check_real(name: str, value: object, remedy: str) -> float:
+    """Returns a real number as a Python float.
+
+    Raises:
+        TypeError: If it is none; NumPy's are.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(expected(name, "be a real number", value, remedy))
+    return float(value)
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Returns a time in seconds as a Python float.
+
+    Raises:
+        TypeError: If it is no real number.
+        ValueError: If it isn't above 0, or is infinite.
+    """
+    remedy = "Pass a number of seconds, such as 30.0"
+    seconds = check_real(name, value, remedy)
+    if not 0 < seconds < math.inf:
+        raise ValueError(expected(name, "be above 0 and finite", value, remedy))
+    return seconds

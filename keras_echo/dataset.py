@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from keras_echo._checks import check_choice, check_count
+from keras_echo._checks import check_choice, check_count, check_seconds
 from keras_echo._messages import expected
 from keras_echo.echoing.batch_echo import BatchEchoing
 from keras_echo.echoing.example_echo import ExampleEchoing
@@ -19,7 +19,9 @@ from keras_echo.memory.placement import batch_placement, example_placement
 from keras_echo.metering import EchoStats, Meter
 from keras_echo.probe import Input, Probe
 from keras_echo.reading.as_source import as_source
+from keras_echo.reading.batch_form import BatchForm
 from keras_echo.reading.cache import Cache, CachedReads
+from keras_echo.reading.on_error import Retry, Skip, policy
 from keras_echo.reading.reader_count import Fixed, ReaderCount, Search
 from keras_echo.reading.source import Parallelism, Source
 from keras_echo.reading.worker_process import pickled
@@ -28,6 +30,7 @@ from keras_echo.serving.as_tf_dataset import as_tf_dataset
 from keras_echo.serving.augmentation import augmenter
 from keras_echo.serving.feed import Feed
 from keras_echo.serving.fit_input import FitInput
+from keras_echo.serving.interrupts import INTERRUPTS
 from keras_echo.serving.pipeline import Settings
 
 if TYPE_CHECKING:
@@ -105,8 +108,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
             clock; the state says what was used, so resuming is exact all the same. Default: that of
             the `EchoFactor`, or to wait.
         on_error: What a failing read does: `"raise"` ends training with the source's exception,
-            `"skip"` leaves the batch out, warns once and counts it; a source that fails for a
-            whole pass raises all the same.
+            `"skip"` leaves the batch out, warns once and lists it in `stats().skipped`; a source
+            that fails for a whole pass raises all the same. `Skip` sets a limit to that, and
+            `Retry` first tries the read again. A batch whose structure, dtypes or ranks aren't
+            those of the first batch counts as a failing read, but isn't tried again.
+        read_timeout: Seconds after which a read that doesn't end fails, with a `TimeoutError`.
+            Worker processes are killed then. A thread can't be: another one takes its place, and
+            it ends when the read does. Default: reads take as long as they take.
         cache: Keeps fresh batches of a `PyDataset` for later passes, in memory and in files; see
             `Cache`. The stream is the same with it. Default: every pass reads everything.
 
@@ -135,7 +143,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
         workers: int | Literal["auto"] | None = None,
         use_multiprocessing: bool | None = None,
         max_queue_size: int | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: Literal["raise", "skip"] | Skip | Retry = "raise",
+        read_timeout: float | None = None,
         max_uses: float | None = None,
         cache: Cache | None = None,
     ) -> None:
@@ -161,7 +170,8 @@ class EchoingPyDataset(keras.utils.PyDataset):
         super().__init__(workers=1, use_multiprocessing=False)
         check_choice("echo", echo, ("batch", "example"))
         check_choice("placement", placement, ("auto", "host", "device"))
-        check_choice("on_error", on_error, ("raise", "skip"))
+        if read_timeout is not None:
+            read_timeout = check_seconds("read_timeout", read_timeout)
         if shuffle_buffer != "auto":
             counted = "a number of batches or examples"
             shuffle_buffer = _count_or_auto("shuffle_buffer", shuffle_buffer, 0, counted)
@@ -206,7 +216,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
             factor=self._factor,
             echoing=self._echoing,
             augment=None if augment is None else augmenter(augment),
-            on_error=on_error,
+            on_error=policy(on_error),
+            read_timeout=read_timeout,
+            form=BatchForm(),
             meter=meter,
             cache=None if cache is None else _cached_reads(cache, wrapped, meter),
         )
@@ -251,10 +263,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
             ValueError: If Keras, on TensorFlow, can't take a None inside x or y.
         """
         self._fit_input.on_epoch_begin()
+        if keras.backend.backend() == "tensorflow":
+            INTERRUPTS.listen()
         self._feed.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         """Keras calls this; see `keras_echo.serving.keras_calls`."""
+        INTERRUPTS.stop()
         self._feed.on_epoch_end()
 
     @property
@@ -285,7 +300,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
             steps=state.num_steps,
             fresh_batches=state.num_fresh,
             passes=number + (length is not None and ordinal >= length),
-            skipped_reads=meter.num_skipped,
+            skipped_reads=state.skipped.num,
+            skipped=state.skipped.last,
+            retried_reads=meter.num_retried,
             reads=meter.num_reads,
             read_seconds=meter.read_seconds,
             wait_seconds=meter.wait_seconds,

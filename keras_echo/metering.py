@@ -22,6 +22,19 @@ _RECENT_STEPS = 15
 
 
 @dataclass(frozen=True)
+class SkippedRead:
+    """A read that failed and was skipped.
+
+    Attributes:
+        index: By which number the source knows the batch: its index, or its place in the pass.
+        error: What was raised: the type and the text.
+    """
+
+    index: int
+    error: str
+
+
+@dataclass(frozen=True)
 class EchoStats:
     """Counts and times of an `EchoingPyDataset`.
 
@@ -30,7 +43,8 @@ class EchoStats:
         fresh_batches: Source batches among them that were used at least once; with
             `echo="example"`, the examples that were used at least once, in batches.
         passes: Complete passes over the source.
-        skipped_reads: Reads that failed and were skipped (`on_error="skip"`).
+        skipped_reads: Reads that failed and were skipped (`on_error="skip"`), up to the batch that
+            was served last.
         reads: Reads done, those of batches that still wait for their use included.
         read_seconds: Seconds that the readers were busy, summed over all of them.
         wait_seconds: Seconds that whoever asks waited for a batch: training, but on TensorFlow and
@@ -46,6 +60,9 @@ class EchoStats:
         num_readers: How many threads or processes read.
         cache_hits: Reads among `reads` that the cache served.
         cached_bytes: What the cache holds: bytes of arrays in memory, and of files.
+        retried_reads: Reads that failed and were tried again (`keras_echo.Retry`), once for each
+            time.
+        skipped: The last 100 of the `skipped_reads`.
     """
 
     steps: int = 0
@@ -63,6 +80,8 @@ class EchoStats:
     num_readers: int = 1
     cache_hits: int = 0
     cached_bytes: int = 0
+    retried_reads: int = 0
+    skipped: tuple[SkippedRead, ...] = ()
 
 
 class Read(NamedTuple):
@@ -98,9 +117,11 @@ class Effort:
 
     Attributes:
         compute_seconds: For how long a processor worked on it in another process.
+        is_dropped: Whether nobody waits for it any more: then it doesn't count.
     """
 
     compute_seconds = 0.0
+    is_dropped = False
 
 
 class _Rest:
@@ -156,7 +177,8 @@ class Meter:
         read_seconds: Seconds that the readers were busy, summed over all of them.
         compute_seconds: Of them, those in which a processor worked on the reads.
         wait_seconds: Seconds that the consumer waited for a batch.
-        num_skipped: Reads that failed and were skipped.
+        num_skipped: Reads that failed and were skipped; those that were skipped again count again.
+        num_retried: Times that a read failed and was to be tried again.
         num_hits: Reads among `num_reads` that the cache served.
         num_missed: Times that a fresh batch was asked for and none lay ready.
         mark_read: Makes the context in which a read is done, for a profiler to see it.
@@ -176,6 +198,7 @@ class Meter:
         self.compute_seconds = 0.0
         self.wait_seconds = 0.0
         self.num_skipped = 0
+        self.num_retried = 0
         self.num_missed = 0
         self._num_fresh = self._num_bytes = 0
         self.num_hits = 0
@@ -201,8 +224,9 @@ class Meter:
                 ended = self._clock()
                 compute_seconds = self._thread_clock() - computed + effort.compute_seconds
                 is_first, self._reader.has_read = not hasattr(self._reader, "has_read"), True
-                with self._lock:
-                    self._add_read(started, ended, is_first, compute_seconds)
+                if not effort.is_dropped:
+                    with self._lock:
+                        self._add_read(started, ended, is_first, compute_seconds)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -237,6 +261,10 @@ class Meter:
     def took(self) -> None:
         """The consumer has a fresh batch."""
         self._is_awaited = False
+
+    def retried(self) -> None:
+        """Counts a read that failed and is to be tried again."""
+        self.num_retried += 1
 
     @property
     def held_seconds(self) -> float:

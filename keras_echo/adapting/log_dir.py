@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_echo._messages import expected, sentence
+from keras_echo._messages import expected, printable, sentence
 from keras_echo.adapting.remedies import remedies
 from keras_echo.adapting.report import listed
 from keras_echo.metering import EchoStats
@@ -176,6 +176,8 @@ class Curves:
             fresh = stats.fresh_batches - last.fresh_batches
             share = fresh / steps if steps > 0 else math.nan
             self._scalars(step, fresh_fraction=share, passes=stats.passes)
+        if (num_skipped := stats.skipped_reads - last.skipped_reads) > 0:
+            self._writer.text(_tag("skipped"), _skipped(num_skipped, stats), step=step)
         self._writer.flush()
 
     def worth(self, step: int, estimates: Estimates) -> None:
@@ -195,3 +197,11 @@ class Curves:
 
 def _tag(name: str) -> str:
     return f"keras_echo/{name}"
+
+
+def _skipped(num: int, stats: EchoStats) -> str:
+    """The last so many reads that were skipped, as a list."""
+    listed = stats.skipped[-num:]
+    of_all = f", the last {len(listed)}" if len(listed) < num else ""
+    lines = "\n".join(f"batch {read.index}: {printable(read.error)}" for read in listed)
+    return f"Reads that were skipped: {num}{of_all}.\n\n{block(lines)}"

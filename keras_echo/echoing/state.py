@@ -12,12 +12,14 @@ import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.factor import check_factor
+from keras_echo.metering import SkippedRead
+from keras_echo.reading.skipped import NONE_SKIPPED, Skipped
 from keras_echo.reading.stream import START, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_VERSION = 4
+_VERSION = 5
 
 _MOST_PASSES = 2**26
 """A source's own hooks are called for each pass that is over: a minute's work, for so many."""
@@ -57,6 +59,7 @@ class State:
         echo: Where the echo stands; None before its first use.
         factors_ahead: The echoing factors of the next uses, made ahead before the factor changed;
             after them, the factor in force acts.
+        skipped: The reads before `position` that failed and were skipped.
     """
 
     seed: int
@@ -66,6 +69,7 @@ class State:
     num_extra: int = 0
     echo: EchoState | None = None
     factors_ahead: tuple[float, ...] = ()
+    skipped: Skipped = NONE_SKIPPED
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
@@ -95,6 +99,10 @@ class State:
             "echo": self.echo and self.echo.as_json(),
             "factors_ahead": factors_ahead,
             "echo_factor": echo_factor,
+            "skipped": {
+                "num": self.skipped.num,
+                "last": [[read.index, read.error] for read in self.skipped.last],
+            },
         }
 
     @classmethod
@@ -126,6 +134,7 @@ class State:
                 factors_ahead=tuple(
                     check_factor("factors_ahead", each) for each in entries(state["factors_ahead"])
                 ),
+                skipped=_skipped(**state["skipped"]),
             )
             check(max(loaded.positions_held, default=START) <= loaded.position, "held")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -158,6 +167,13 @@ def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
     """A state in the form of this version."""
     if state["version"] == _VERSION:
         return state
+    if state["version"] != 4:
+        state = _of_version_4(state)
+    return {**state, "skipped": {"num": 0, "last": []}}  # it didn't say
+
+
+def _of_version_4(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of versions 1 to 3 in the form of version 4."""
     if state["version"] != 3:
         state = _of_version_3(state)
     echo = state["echo"]
@@ -189,6 +205,16 @@ def foreign(state: object) -> str:
         state,
         "Save dataset.state_dict() as it is, and load it with the same keras_echo",
     )
+
+
+def _skipped(num: object, last: object) -> Skipped:
+    """What was skipped, from JSON."""
+    reads = []
+    for index, error in entries(last):
+        check(isinstance(error, str), "skipped")
+        reads.append(SkippedRead(count(index), str(error)))
+    check(len(reads) <= count(num), "skipped")
+    return Skipped(count(num), tuple(reads))
 
 
 def check(is_right: bool, name: str) -> None:

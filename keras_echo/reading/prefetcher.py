@@ -9,26 +9,35 @@ A `Prefetcher` is an iterator over the results of its tasks, in their order:
   thread and no process, even if nobody said that it was over (an exception in the model).
 - `stop` ends every reader after the task it is at. Results stay, and asking for the next one
   starts readers again: stopping loses nothing.
-- What a task raises is raised when its result is asked for, and in its place.
+- What a task raises is raised when its result is asked for, and in its place; or the task is tried
+  again, which takes up a reader until then.
+- Of a task that takes too long, the consumer takes notice: the task has failed. A thread can't be
+  ended, so its reader is dropped: another one takes its place, and when the task ends at last, so
+  does the thread, and touches nothing any more.
 """
 
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 import warnings
 import weakref
 from collections import deque
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from keras_echo.reading.stream import Barrier
-from keras_echo.reading.worker_process import in_processes
+from keras_echo.reading.attempt import Attempt, Slot
+from keras_echo.reading.stream import AbandonedError, Barrier
+from keras_echo.reading.worker_process import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+    from keras_echo.reading.attempt import TimeLimit
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,6 +45,7 @@ R = TypeVar("R")
 THREAD_NAME = "keras_echo-reader"
 
 
+_SLICE_SECONDS = 1.0  # in which it is noticed that a wait is to end
 _EXIT_SECONDS = 2.0  # for which the end of the interpreter waits for reads
 
 _prefetchers: weakref.WeakSet[Prefetcher[Any]] = weakref.WeakSet()
@@ -56,13 +66,14 @@ def _end_with_the_interpreter() -> None:
 
 
 class StoppedError(RuntimeError):
-    """The prefetcher was stopped by another thread while this one waited for a result."""
+    """The wait for a result was ended by another thread that stopped the prefetcher, or Ctrl-C."""
 
 
 class Doing(Protocol):
     """A task that is being done."""
 
     compute_seconds: float  # for which a processor worked on it in another process
+    is_dropped: bool  # whether it took too long: then it is no read
 
 
 class Watch(Protocol):
@@ -80,11 +91,15 @@ class Watch(Protocol):
     def took(self) -> None:
         """The consumer has a result."""
 
+    def retried(self) -> None:
+        """A task failed and is to be tried again."""
+
 
 class Unwatched:
     """Tells nobody; see `Watch`."""
 
     compute_seconds = 0.0
+    is_dropped = False
 
     def reading(self) -> AbstractContextManager[Doing]:
         """See `Watch`."""
@@ -99,16 +114,28 @@ class Unwatched:
     def took(self) -> None:
         """See `Watch`."""
 
+    def retried(self) -> None:
+        """See `Watch`."""
 
-class _Slot:
-    """The place of one task's result in the window."""
 
-    def __init__(self, task: Any, version: int, error: BaseException | None = None) -> None:
-        self.task = task
-        self.version = version
-        self.result: Any = None
-        self.error = error
-        self.is_done = error is not None
+class _OnThread:
+    """Does tasks on the thread that calls it; see `keras_echo.reading.attempt.Worker`."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def prepare(self, version: int) -> None:
+        """See `Worker`."""
+
+    def __call__(self, task: Any) -> tuple[Any, float]:
+        """See `Worker`."""
+        return self._function(task), 0.0
+
+    def kill(self) -> None:
+        """See `Worker`: a thread ends by itself, or not at all."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
 class Prefetcher(Generic[R]):
@@ -127,6 +154,16 @@ class Prefetcher(Generic[R]):
         watch: Who is told what readers and consumer do.
         through: Stands between a reader and its task, on the reader's thread: called with the task
             and with what does it, in a process or not.
+        again: Told of an error of a task, and of how many tries failed; returns after how many
+            seconds to try again, or None if the error is to be raised.
+        limit: How long a task may take.
+        is_interrupted: Whether whoever waits for a result is to stop waiting; asked every
+            `_SLICE_SECONDS`.
+        clock: Seconds; of waits for tasks, and for the next try.
+
+    Attributes:
+        last_task: The one whose result, or error, the consumer got last; None before, and where
+            the tasks themselves failed.
     """
 
     def __init__(
@@ -141,6 +178,10 @@ class Prefetcher(Generic[R]):
         stall_seconds: float = 60.0,
         watch: Watch | None = None,
         through: Callable[[T, Callable[[T], R]], R] | None = None,
+        again: Callable[[BaseException, int], float | None] = lambda error, num_failures: None,
+        limit: TimeLimit | None = None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._function = function
         self._tasks = tasks
@@ -152,6 +193,11 @@ class Prefetcher(Generic[R]):
         self._stall_seconds = stall_seconds
         self._watch = watch or Unwatched()
         self._through = through or (lambda task, work: work(task))
+        self._again = again
+        self._limit = limit
+        self._is_interrupted = is_interrupted
+        self._clock = clock
+        self.last_task: Any = None
         # Ctrl-C can come between any two steps of the thread that consumes. To take a lock by
         # `with` is one step; to wait on a condition takes several, and may leave its lock in
         # any state. So the readers, which are never interrupted, wait on the condition, and a
@@ -161,9 +207,12 @@ class Prefetcher(Generic[R]):
         self._bells: list[threading.Lock] = []
         _prefetchers.add(self)
         # All below is guarded by the lock.
-        self._window: deque[_Slot] = deque()
+        self._window: deque[Slot] = deque()
+        self._waiting: list[Slot] = []  # for another try
+        self._attempts: dict[threading.Thread, Attempt] = {}  # each reader's
         self._readers: set[threading.Thread] = set()  # one that isn't in it ends
         self._leaving: set[threading.Thread] = set()
+        self._dropped: set[threading.Thread] = set()  # those that can't be waited for
         self._is_pulling = False
         self._barrier: Barrier | None = None  # pulled, but not yet passed
         self._num_taken = 0
@@ -177,14 +226,15 @@ class Prefetcher(Generic[R]):
         return self
 
     def __next__(self) -> R:
-        era, waited_seconds = self._era, 0.0
+        era, began, num_warnings = self._era, self._clock(), 0
         while True:
             with self._lock:
-                if self._era != era:
-                    raise StoppedError("The dataset was closed while a batch was waited for.")
+                self._check_era(era)
+                self._drop_late()
                 if self._window and self._window[0].is_done:
                     slot = self._window.popleft()
                     self._num_taken += 1
+                    self.last_task = slot.task
                     self._watch.took()
                     self._start_readers()
                     self._notify()
@@ -192,14 +242,17 @@ class Prefetcher(Generic[R]):
                 self._miss()
                 # Again after every slice, and where a reader that left has made room.
                 self._start_readers()
-                bell = self._hung_up_bell()
+                bell, seconds = self._hung_up_bell(), self._slice_seconds()
                 self._changed.notify_all()
-            if not self._heard(bell, self._idle_seconds):
-                before, waited_seconds = waited_seconds, waited_seconds + self._idle_seconds
-                if waited_seconds // self._stall_seconds > before // self._stall_seconds:
-                    warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=2)
+            self._await(bell, seconds)
+            waited_seconds = self._clock() - began
+            if waited_seconds // self._stall_seconds > num_warnings:
+                num_warnings = int(waited_seconds // self._stall_seconds)
+                warnings.warn(_stalled(waited_seconds), RuntimeWarning, stacklevel=2)
         if slot.error is not None:
             raise slot.error
+        if num_warnings:
+            warnings.warn(_went_on(self._clock() - began), RuntimeWarning, stacklevel=2)
         result: R = slot.result
         return result
 
@@ -210,23 +263,23 @@ class Prefetcher(Generic[R]):
             Whether it does; False if the time was up.
 
         Raises:
-            StoppedError: If `stop` was called meanwhile.
+            StoppedError: If `stop` was called meanwhile, or the wait was interrupted.
         """
         era, deadline = self._era, time.monotonic() + timeout_seconds
         while True:
             with self._lock:
-                if self._era != era:
-                    raise StoppedError("The dataset was closed while a batch was waited for.")
+                self._check_era(era)
+                self._drop_late()
                 if self._window and self._window[0].is_done:
                     return True
                 self._miss()
                 self._start_readers()
                 self._changed.notify_all()
-                seconds = min(deadline - time.monotonic(), self._idle_seconds)
-                if seconds <= 0:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     return False
-                bell = self._hung_up_bell()
-            self._heard(bell, seconds)
+                bell, seconds = self._hung_up_bell(), min(left, self._slice_seconds())
+            self._await(bell, seconds)
 
     def has_ahead(self, num_results: int) -> bool:
         """Whether so many results lie ready, or as many as window and barrier let there be."""
@@ -273,7 +326,7 @@ class Prefetcher(Generic[R]):
         """Ends all readers after the tasks that they are at.
 
         Args:
-            wait: Whether to return only when they have ended.
+            wait: Whether to return only when they have ended, or were dropped.
         """
         with self._lock:
             self._era += 1
@@ -284,13 +337,51 @@ class Prefetcher(Generic[R]):
             # Not by `join` alone: after a join that Ctrl-C interrupts, CPython takes a thread for
             # ended that still runs (`Thread._wait_for_tstate_lock` of 3.11).
             with self._lock:
+                self._drop_late()
                 if not leaving & self._leaving:
+                    leaving -= self._dropped
                     break
-                bell = self._hung_up_bell()
-            self._heard(bell, self._idle_seconds)
+                bell, seconds = self._hung_up_bell(), self._slice_seconds()
+            self._heard(bell, seconds)
         if wait:
             for reader in leaving:
                 reader.join()
+
+    def _check_era(self, era: int) -> None:
+        if self._era != era:
+            raise StoppedError("The dataset was closed while a batch was waited for.")
+
+    def _await(self, bell: threading.Lock, timeout_seconds: float) -> None:
+        if not self._heard(bell, timeout_seconds) and self._is_interrupted():
+            raise StoppedError("Ctrl-C was pressed while a batch was waited for.")
+
+    def _drop_late(self) -> None:
+        """Drops the readers whose tasks take too long; these have failed."""
+        if (limit := self._limit) is None:
+            return
+        for reader, attempt in list(self._attempts.items()):
+            seconds = attempt.seconds(limit)
+            if seconds >= limit.seconds:
+                attempt.is_dropped = True
+                attempt.worker.kill()
+                del self._attempts[reader]
+                self._readers.discard(reader)
+                self._leaving.discard(reader)
+                self._dropped.add(reader)
+                self._settle(attempt.slot, None, limit.error(attempt.slot.task, seconds))
+                self._notify()
+
+    def _slice_seconds(self) -> float:
+        """For how long nothing but a bell can concern the consumer."""
+        seconds = [_SLICE_SECONDS, self._idle_seconds, self._seconds_to_due()]
+        if (limit := self._limit) is not None:
+            seconds += [limit.seconds - each.seconds(limit) for each in self._attempts.values()]
+        return max(0.0, min(seconds))
+
+    def _seconds_to_due(self) -> float:
+        """Until the next task is to be tried again."""
+        now = self._clock()
+        return min((slot.due - now for slot in self._waiting if slot.due > now), default=math.inf)
 
     def _hung_up_bell(self) -> threading.Lock:
         bell = threading.Lock()
@@ -320,7 +411,7 @@ class Prefetcher(Generic[R]):
             bell.release()
 
     def _start_readers(self) -> None:
-        room = self._window_size - len(self._window)
+        room = self._window_size - len(self._window) + (self._next_due() is not None)
         # Those that leave count: a source that is read in sequence has one reader at a time.
         num_missing = self._num_workers - len(self._readers) - len(self._leaving)
         for _ in range(min(room, num_missing)):
@@ -336,13 +427,14 @@ class Prefetcher(Generic[R]):
 
     def _run_reader(self) -> None:
         try:
-            with self._worker() as work:
+            with closing(self._worker()) as worker:
                 while (slot := self._claim()) is not None:
-                    self._do(slot, work)
+                    self._do(slot, worker)
         finally:
             with self._lock:
                 self._leave()
                 self._leaving.discard(threading.current_thread())
+                self._dropped.discard(threading.current_thread())
                 self._notify()
 
     def _leave(self) -> None:
@@ -351,59 +443,79 @@ class Prefetcher(Generic[R]):
             self._readers.discard(reader)
             self._leaving.add(reader)
 
-    def _do(self, slot: _Slot, work: Callable[[Any, int], tuple[R, float]]) -> None:
+    def _do(self, slot: Slot, worker: _OnThread | InProcess) -> None:
         if slot.is_done:
             return
+        attempt = Attempt(slot, worker, self._clock)
+        with self._lock:
+            self._attempts[threading.current_thread()] = attempt
+        result, error = None, None
         try:
             with self._watch.reading() as doing:
-
-                def done(task: Any) -> R:
-                    result, doing.compute_seconds = work(task, slot.version)
-                    return result
-
-                slot.result = self._through(slot.task, done)
-        except BaseException as error:
-            slot.error = error
+                try:
+                    result = self._through(slot.task, partial(self._work, attempt, doing))
+                finally:
+                    doing.is_dropped = attempt.is_dropped
+        except BaseException as raised:
+            error = raised
         with self._lock:
-            slot.is_done = True
-            self._num_undone -= 1
+            if attempt.is_dropped:
+                return
+            del self._attempts[threading.current_thread()]
+            self._settle(slot, result, error)
             self._ask()
             self._notify()
+
+    def _work(self, attempt: Attempt, doing: Doing, task: Any) -> Any:
+        attempt.worker.prepare(attempt.slot.version)
+        attempt.begin(self._limit)
+        result, doing.compute_seconds = attempt.worker(task)
+        if attempt.is_dropped:
+            raise AbandonedError  # before anybody keeps what comes too late
+        return result
+
+    def _settle(self, slot: Slot, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            slot.num_failures += 1
+            seconds = self._again(error, slot.num_failures)
+            if seconds is not None:
+                slot.due = self._clock() + seconds
+                self._waiting.append(slot)
+                self._watch.retried()
+                return
+        slot.result, slot.error = result, error
+        slot.is_done = True
+        self._num_undone -= 1
 
     def _ask(self) -> None:
         self._num_workers = self._ask_num_workers()
         self._window_size = max(self._least_window_size, self._num_workers)
 
-    def _worker(self) -> AbstractContextManager[Callable[[Any, int], tuple[R, float]]]:
-        """What does a reader's tasks, on its thread or in its process.
+    def _worker(self) -> _OnThread | InProcess:
+        return InProcess(self._function) if self._use_processes else _OnThread(self._function)
 
-        It returns the result, and for how many seconds a processor worked on it in a process.
-        """
-        if self._use_processes:
-            return in_processes(self._function)
-        return nullcontext(lambda task, _: (self._function(task), 0.0))
-
-    def _claim(self) -> _Slot | None:
-        """Takes the next task and opens its place in the window; None ends the reader."""
+    def _claim(self) -> Slot | None:
+        """Takes a task that is to be tried again, or the next one; None ends the reader."""
         while True:
             with self._lock:
-                self._changed.wait_for(
-                    lambda: self._has_work or not self._is_reader, timeout=self._idle_seconds
-                )
+                self._await_work()
                 if not (self._has_work and self._is_reader) or self._has_too_many:
                     # At once: the consumer must not count on a reader that leaves.
                     self._leave()
                     return None
+                if (slot := self._next_due()) is not None:
+                    self._waiting.remove(slot)
+                    return slot
                 self._is_pulling = True
-            slot: _Slot | None = None
+            slot = None
             try:
                 task = self._pull()
                 if not isinstance(task, Barrier):
-                    slot = _Slot(task, self._version)
+                    slot = Slot(task, self._version)
             except StoppedError:
                 pass  # of the tasks' own prefetcher: this one is being stopped too
             except BaseException as error:
-                slot = _Slot(None, self._version, error)
+                slot = Slot(None, self._version, error)
             with self._lock:
                 self._is_pulling = False
                 if slot is not None:
@@ -412,6 +524,24 @@ class Prefetcher(Generic[R]):
                 self._notify()
             if slot is not None:
                 return slot
+
+    def _await_work(self) -> None:
+        """Waits until the reader has something to do or is to end, for `idle_seconds` at most."""
+        deadline = time.monotonic() + self._idle_seconds
+        while self._is_reader and not self._has_work:
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                return
+            self._changed.wait(min(seconds, self._seconds_to_due()))
+
+    def _next_due(self) -> Slot | None:
+        """The first of the tasks that are to be tried again now."""
+        now = self._clock()
+        return min(
+            (slot for slot in self._waiting if slot.due <= now),
+            key=lambda slot: slot.due,
+            default=None,
+        )
 
     def _tell_held(self) -> None:
         # A window that is full while its first task isn't done is nobody's fault but reading's.
@@ -434,7 +564,11 @@ class Prefetcher(Generic[R]):
 
     @property
     def _has_work(self) -> bool:
-        return not (self._is_full or self._is_pulling or self._is_held)
+        if self._waiting and self._next_due() is not None:
+            return True
+        # Whoever reads in sequence doesn't go on while a task waits for another try.
+        is_blocked = len(self._waiting) >= self._num_workers
+        return not (is_blocked or self._is_full or self._is_pulling or self._is_held)
 
     @property
     def _num_done(self) -> int:
@@ -475,3 +609,7 @@ def _stalled(seconds: float) -> str:
         f"Training has waited {seconds:.0f} seconds for the source to deliver a batch. "
         "It goes on by itself when the batch arrives."
     )
+
+
+def _went_on(seconds: float) -> str:
+    return f"The source delivered a batch after {seconds:.0f} seconds. Training goes on."

@@ -85,6 +85,18 @@ class PyDatasetSource:
         with named(read.index):
             return Fresh(read.position, self._dataset[read.index])
 
+    def position_of(self, read: Read) -> Position:
+        assert read.position is not None
+        return read.position
+
+    def index_of(self, position: Position, seed: int) -> int:
+        index: int = self._read_at(position, seed).index
+        return index
+
+    def index_now(self, read: Read) -> int:
+        index: int = read.index
+        return index
+
     def _read_at(self, position: Position, seed: int) -> Read:
         length = self.length
         if length is None or not self._shuffle:
@@ -189,6 +201,16 @@ class ArraySource:
     def read(self, read: Read) -> Fresh:
         assert read.position is not None
         return Fresh(read.position, _map_arrays(lambda leaf: _rows(leaf, read.index), self._arrays))
+
+    def position_of(self, read: Read) -> Position:
+        assert read.position is not None
+        return read.position
+
+    def index_of(self, position: Position, seed: int) -> int:
+        return position.ordinal
+
+    def index_now(self, read: Read) -> int:
+        return self.position_of(read).ordinal
 
     def _read_at(self, position: Position, seed: int) -> Read:
         begin = position.ordinal * self._batch_size

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_echo.reading.source import Parallelism, empty, named
-from keras_echo.reading.stream import START, EmptyPassError, Fresh, Position, Read
+from keras_echo.reading.stream import (
+    START,
+    AbandonedError,
+    EmptyPassError,
+    Fresh,
+    Position,
+    Read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +67,18 @@ class IterableSource:
         turn: _Turn = read.index
         return turn.cursor.read(turn)
 
+    def position_of(self, read: Read) -> Position:
+        turn: _Turn = read.index
+        assert turn.position is not None
+        return turn.position
+
+    def index_of(self, position: Position, seed: int) -> int:
+        return position.ordinal
+
+    def index_now(self, read: Read) -> int:
+        turn: _Turn = read.index
+        return turn.cursor.at.ordinal
+
     def _open(self, number: int) -> Iterator[Batch]:
         self._before_pass(number)
         return iter(self._open_pass())
@@ -98,31 +118,79 @@ class _Turn:
 
 
 class _Cursor:
-    """Walks through the passes of an iterable source."""
+    """Walks through the passes of an iterable source, for one reader at a time.
+
+    A reader that was dropped, since the iterator is stuck, may still be inside of it: it keeps its
+    walk to itself, and the next reader begins another one.
+    """
+
+    def __init__(self, open_pass: Callable[[int], Iterator[Batch]], length: int | None) -> None:
+        self._open_pass = open_pass
+        self._length = length
+        self._lock = threading.Lock()
+        self._walk = _Walk(open_pass, length)
+        self._next = START  # the first place that had no turn
+
+    @property
+    def at(self) -> Position:
+        """Where the walk is."""
+        return self._walk.at
+
+    def read(self, turn: _Turn) -> Fresh:
+        """Reads the batch of a turn; where its pass is over, the first one of the next pass.
+
+        Raises:
+            AbandonedError: If another reader has begun meanwhile.
+        """
+        walk = self._begin(turn)
+        try:
+            place = turn.position or self._next
+            for position in (place, Position(place.number + 1, 0)):
+                self._settle(turn, position, walk)
+                if (fresh := walk.read(position)) is not None:
+                    return fresh
+            raise EmptyPassError(empty(self._open_pass)) from walk.failure
+        finally:
+            walk.is_busy = False
+
+    def _begin(self, turn: _Turn) -> _Walk:
+        with self._lock:
+            if self._walk.is_busy:
+                self._walk = _Walk(self._open_pass, self._length)
+            if turn.was_tried:
+                self._walk.told_at = None  # who asks again is told again
+            turn.was_tried = True
+            self._walk.is_busy = True
+            return self._walk
+
+    def _settle(self, turn: _Turn, position: Position, walk: _Walk) -> None:
+        with self._lock:
+            if walk is not self._walk:
+                raise AbandonedError
+            turn.position = position
+            self._next = max(self._next, position.next)
+
+
+class _Walk:
+    """An iterator of one pass after the other, and how far it is.
+
+    Attributes:
+        at: The place that the iterator is asked for, or is to be asked for next.
+        failure: Of the iterator's last step.
+        told_at: The last failure that was raised.
+        is_busy: Whether a reader is on it.
+    """
 
     def __init__(self, open_pass: Callable[[int], Iterator[Batch]], length: int | None) -> None:
         self._open_pass = open_pass
         self._length = length
         self._iterator: Iterator[Batch] | None = None
-        self._at = START  # where the iterator stands
-        self._failure: Exception | None = None  # of the iterator's last step
-        self._told_at: Position | None = None  # the last failure that was raised
-        self._next = START  # the first place that had no turn
+        self.at = START
+        self.failure: Exception | None = None
+        self.told_at: Position | None = None
+        self.is_busy = False
 
-    def read(self, turn: _Turn) -> Fresh:
-        """Reads the batch of a turn; where its pass is over, the first one of the next pass."""
-        if turn.was_tried:
-            self._told_at = None  # who asks again is told again
-        turn.was_tried = True
-        place = turn.position or self._next
-        for position in (place, Position(place.number + 1, 0)):
-            turn.position = position
-            self._next = max(self._next, position.next)
-            if (fresh := self._read_at(position)) is not None:
-                return fresh
-        raise EmptyPassError(empty(self._open_pass)) from self._failure
-
-    def _read_at(self, position: Position) -> Fresh | None:
+    def read(self, position: Position) -> Fresh | None:
         """The batch at a position, or None if its pass is over before.
 
         What lies before it is read and dropped, failures too: they were skipped, or are raised for
@@ -134,38 +202,40 @@ class _Cursor:
             self._open(position.number)
         while True:
             assert self._iterator is not None
-            at, self._at = self._at, self._at.next
+            at = self.at
             try:
                 with named(at.ordinal):
                     batch = next(self._iterator, _END)
             except Exception as error:
-                self._failure = error
+                self.failure = error
                 if at == position:
-                    self._told_at = at
+                    self.told_at = at
                     raise
                 continue
+            finally:
+                self.at = at.next
             if batch is _END:
                 self._iterator = None
-                if self._failure is None or at.ordinal == self._length:
+                if self.failure is None or at.ordinal == self._length:
                     return None
-                if self._told_at != (failed_at := Position(at.number, at.ordinal - 1)):
-                    self._told_at = failed_at
-                    raise self._failure from None
+                if self.told_at != (failed_at := Position(at.number, at.ordinal - 1)):
+                    self.told_at = failed_at
+                    raise self.failure from None
                 if has_opened:
                     return None
                 has_opened = True
                 self._open(position.number)
                 continue
-            self._failure = None
+            self.failure = None
             if at == position:
                 return Fresh(at, batch)
 
     def _is_elsewhere(self, position: Position) -> bool:
-        return self._iterator is None or self._at.number != position.number or self._at > position
+        return self._iterator is None or self.at.number != position.number or self.at > position
 
     def _open(self, number: int) -> None:
         self._iterator = None
+        self.at = Position(number, 0)
         with named(0):
             self._iterator = self._open_pass(number)
-        self._at = Position(number, 0)
-        self._failure = None
+        self.failure = None

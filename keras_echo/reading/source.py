@@ -62,6 +62,15 @@ class Source(Protocol):
     def read(self, read: Read) -> Fresh:
         """Does one read. What the source raises leaves with a note that names the index."""
 
+    def position_of(self, read: Read) -> Position:
+        """The position of a read that was tried."""
+
+    def index_of(self, position: Position, seed: int) -> int:
+        """By which number the source knows the batch at a position; for messages."""
+
+    def index_now(self, read: Read) -> int:
+        """The number of the batch that a read is at; in a sequence it passes others on its way."""
+
 
 @contextmanager
 def named(index: int) -> Iterator[None]:

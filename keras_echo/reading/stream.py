@@ -67,3 +67,7 @@ class Barrier:
 
 class EmptyPassError(ValueError):
     """A whole pass over the source yielded no batch."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for a read any more, since it took too long."""

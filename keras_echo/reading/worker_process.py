@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
 import time
 import traceback
 from contextlib import contextmanager, suppress
+from enum import Enum
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
@@ -20,7 +23,17 @@ if TYPE_CHECKING:
 # A fork would copy the locks of TensorFlow's and JAX's threads as they are, held ones included.
 _CONTEXT = multiprocessing.get_context("spawn")
 
-_END = None  # what no call has as its argument
+
+_EXIT_SECONDS = 5.0  # which a process has to end by itself
+_ORPHAN_SECONDS = 2.0  # after which a process looks whether its parent lives
+
+
+class _Message(Enum):
+    """What is sent to a process beside the arguments of calls."""
+
+    ARE_YOU_READY = 0
+    END = 1
+
 
 _Answer = tuple[bool, Any, list[str], float]
 """Whether the call raised; what it returned or raised; the notes of that; the processor's time."""
@@ -74,9 +87,30 @@ class WorkerProcess:
             Exception: What the function raised, with the process's traceback as a note.
             RuntimeError: If the process died.
         """
+        is_error, value, notes, compute_seconds = self._answer_to(argument)
+        if is_error:
+            # Sent beside it: an exception that pickles itself may leave them out.
+            for note in notes[len(getattr(value, "__notes__", [])) :]:
+                value.add_note(note)
+            raise value
+        return value, compute_seconds
+
+    def await_ready(self) -> None:
+        """Waits until the process has imported what it needs.
+
+        Raises:
+            RuntimeError: If it died.
+        """
+        self._answer_to(_Message.ARE_YOU_READY)
+
+    def _answer_to(self, argument: Any) -> _Answer:
         try:
             self._pipe.send(argument)
-            is_error, value, notes, compute_seconds = self._pipe.recv()
+            # The pipe alone doesn't tell of the end of a process while a fork of this one holds
+            # its other end, too.
+            if self._pipe not in wait([self._pipe, self._process.sentinel]):
+                raise EOFError
+            answer: _Answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             raise RuntimeError(
@@ -88,25 +122,28 @@ class WorkerProcess:
                     "system running out of memory; a script needs `if __name__ == '__main__':`",
                 )
             ) from error
-        if is_error:
-            # Sent beside it: an exception that pickles itself may leave them out.
-            for note in notes[len(getattr(value, "__notes__", [])) :]:
-                value.add_note(note)
-            raise value
-        return value, compute_seconds
+        return answer
 
     @property
     def has_died(self) -> bool:
         """Whether the process ended by itself; another one must take its place."""
         return self._process.exitcode is not None
 
+    def kill(self) -> None:
+        """Ends the process in the midst of a call, which then raises; on any thread."""
+        with suppress(ValueError):  # it may be closed already
+            self._process.kill()
+
     def close(self) -> None:
         """Ends the process, which does nothing between calls."""
         with suppress(OSError):  # it may have ended by itself
             # To close the pipe isn't enough where this process was forked: the fork holds it too.
-            self._pipe.send(_END)
+            self._pipe.send(_Message.END)
         self._pipe.close()
-        self._process.join()
+        self._process.join(_EXIT_SECONDS)
+        if self._process.exitcode is None:  # TensorFlow 2.21 at times hangs when it is to end
+            self._process.kill()
+            self._process.join()
         self._process.close()
 
 
@@ -126,31 +163,42 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def in_processes(
-    function: Callable[[Any], Any],
-) -> Iterator[Callable[[Any, int], tuple[Any, float]]]:
-    """Calls a function in one process at a time.
+class InProcess:
+    """Calls a function in one process at a time; see `keras_echo.reading.attempt.Worker`.
 
     Another process takes its place where it has died, or where the version of `function` has
-    changed since it was pickled. The last one ends with the context.
-
-    Returns:
-        The call, given an argument and the version; see `WorkerProcess.__call__`.
+    changed since it was pickled.
     """
-    process: WorkerProcess | None = None
 
-    def call(argument: Any, version: int) -> tuple[Any, float]:
-        nonlocal process
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self._process: WorkerProcess | None = None
+
+    def prepare(self, version: int) -> None:
+        """Has a process ready in which `function` is of this version.
+
+        Raises:
+            RuntimeError: If it died.
+        """
+        process = self._process
         if process is None or process.version != version or process.has_died:
-            if process is not None:
-                process.close()
-            process = WorkerProcess(function, version)
-        return process(argument)
+            self.close()
+            self._process = WorkerProcess(self._function, version)
+            self._process.await_ready()
 
-    try:
-        yield call
-    finally:
+    def __call__(self, argument: Any) -> tuple[Any, float]:
+        """See `WorkerProcess`."""
+        assert self._process is not None
+        return self._process(argument)
+
+    def kill(self) -> None:
+        """See `WorkerProcess`."""
+        if (process := self._process) is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """Ends the process."""
+        process, self._process = self._process, None
         if process is not None:
             process.close()
 
@@ -160,21 +208,35 @@ def _serve(pipe: Connection, function: bytes) -> None:
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     call = _loaded(function)
-    while True:
-        try:
-            argument = pipe.recv()
-        except EOFError:
-            return
-        if argument is _END:
-            return
-        began = time.process_time()
-        try:
-            value = call(argument)
-            answer: _Answer = (False, value, [], time.process_time() - began)
-        except BaseException as error:
-            error.add_note("In the worker process:\n" + "".join(traceback.format_exception(error)))
-            answer = (True, _sendable(error), error.__notes__, 0.0)
-        _send(pipe, answer)
+    with suppress(EOFError, OSError):  # the parent was killed
+        while (argument := _received(pipe)) is not _Message.END:
+            if argument is _Message.ARE_YOU_READY:
+                pipe.send((False, None, [], 0.0))
+                continue
+            began = time.process_time()
+            try:
+                value = call(argument)
+                answer: _Answer = (False, value, [], time.process_time() - began)
+            except BaseException as error:
+                error.add_note(
+                    "In the worker process:\n" + "".join(traceback.format_exception(error))
+                )
+                answer = (True, _sendable(error), error.__notes__, 0.0)
+            _send(pipe, answer)
+
+
+def _received(pipe: Connection) -> Any:
+    """What the parent sends.
+
+    Raises:
+        EOFError: If it was killed, even where a fork of it holds its end of the pipe, too.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while not pipe.poll(_ORPHAN_SECONDS):
+        if os.getppid() != parent.pid:
+            raise EOFError
+    return pipe.recv()
 
 
 def _loaded(function: bytes) -> Callable[[Any], Any]:

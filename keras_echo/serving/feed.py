@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keras_echo.reading.prefetcher import StoppedError
@@ -74,6 +75,9 @@ class Feed:
                     return as_taken.peeked(batch, index)
                 served = self._peeks.next()
                 batch = as_taken(served.hand_out(may_return=self._peeks.is_peek))
+                if self._peeks.is_in_epoch and threading.get_ident() != self._teller:
+                    # A thread of tf.data asks, for a fit().
+                    as_taken.check_fits(batch, partial(self._name, served))
                 self._move_on(served)
             except BaseException as error:
                 self._break(error)
@@ -231,6 +235,13 @@ class Feed:
         self._pipeline.stop(wait=False)
         with self._lock:
             self._restart()
+
+    def _name(self, served: Served) -> str:
+        """What a batch is, for messages."""
+        if served.position is None:
+            return "A batch of examples of the source"
+        index = self._settings.source.index_of(served.position, served.before.seed)
+        return f"Batch {index} of the source"
 
     def _peek(self, index: int) -> Served:
         with self.steady():

@@ -8,13 +8,16 @@ can be said otherwise is said so here, as Keras itself does it for the other kin
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_echo._messages import expected
 from keras_echo.memory.batch import Batch, is_sparse_or_ragged, leaves_of, map_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class FitInput:
@@ -41,6 +44,19 @@ class FitInput:
         """The same of a batch `index` that Keras only peeks at."""
         batch = self(batch)
         return self._peeked.widened(batch, index) if self._backend == "tensorflow" else batch
+
+    def check_fits(self, batch: Batch, name: Callable[[], str]) -> None:
+        """Compares a batch in that form with what Keras knows of all since it peeked.
+
+        Args:
+            batch: The batch.
+            name: Returns what it is, for the message.
+
+        Raises:
+            ValueError: If Keras on TensorFlow can't train on it.
+        """
+        if self._backend == "tensorflow":
+            self._peeked.check(batch, name)
 
     def on_epoch_begin(self) -> None:
         """Keras calls this after it has peeked, and before TensorFlow stumbles over a batch.
@@ -93,6 +109,34 @@ class _PeekedShapes:
             return np.broadcast_to(np.zeros((), leaf.dtype), shape)
 
         return map_leaves(stand_in, batch)
+
+    def check(self, batch: Batch, name: Callable[[], str]) -> None:
+        """Refuses a batch of which a dimension differs that was the same in all peeks.
+
+        The number of examples may always vary. From now on the dimension is known to vary, so the
+        next `fit()` learns it.
+        """
+        for number, (first, leaf) in enumerate(zip(self._first, leaves_of(batch), strict=False)):
+            shape = tuple(getattr(leaf, "shape", ()))
+            if shape[1:] == first[1:]:
+                continue
+            axes = [
+                axis
+                for axis, (size, other) in enumerate(zip(first, shape, strict=False))
+                if axis and size != other and (number, axis) not in self._varying
+            ]
+            if axes:
+                self._varying |= {(number, axis) for axis in axes}
+                raise ValueError(
+                    expected(
+                        name(),
+                        f"have the sizes {first[1:]} in array {number}, as the two batches had "
+                        "from which Keras on TensorFlow learned them",
+                        shape[1:],
+                        "Call fit() again, which now knows that this dimension varies, pad all "
+                        "batches to one size, or train on dataset.as_tf_dataset(element_spec)",
+                    )
+                )
 
 
 def as_tensorflow_takes(leaf: Any) -> Any:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from keras_echo.memory.host import HostBatch
 from keras_echo.reading.fresh_batches import FreshBatches
 from keras_echo.reading.ownership import OwnMemory
 from keras_echo.reading.prefetcher import Prefetcher
+from keras_echo.reading.read_timeout import ReadTimeout
 from keras_echo.reading.stream import Fresh, Position
 from keras_echo.serving.factors_ahead import FactorsAhead
+from keras_echo.serving.interrupts import INTERRUPTS
 from keras_echo.serving.reading_gap import ReadingGap
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from keras_echo.factor import EchoFactor
     from keras_echo.memory.batch import Waiting
     from keras_echo.metering import Meter
+    from keras_echo.reading.batch_form import BatchForm
     from keras_echo.reading.cache import CachedReads
+    from keras_echo.reading.on_error import Policy
     from keras_echo.reading.reader_count import ReaderCount
     from keras_echo.reading.source import Parallelism, Source
     from keras_echo.serving.augmentation import Augment
@@ -85,7 +89,9 @@ class Settings:
         factor: The echoing factor.
         echoing: What is repeated, and how.
         augment: Applied to every copy, with random numbers of its own, on any thread.
-        on_error: Whether a failing read raises or is skipped.
+        on_error: What becomes of reads that fail.
+        read_timeout: Seconds that the read of a batch may take; None for any time.
+        form: What the batches of the source have in common.
         meter: Measures reads and waits.
         cache: Keeps fresh batches for later passes.
     """
@@ -96,7 +102,9 @@ class Settings:
     factor: EchoFactor
     echoing: Echoing
     augment: Augment | None
-    on_error: Literal["raise", "skip"]
+    on_error: Policy
+    read_timeout: float | None
+    form: BatchForm
     meter: Meter
     cache: CachedReads | None = None
 
@@ -165,10 +173,15 @@ class Pipeline(Iterator[Served]):
                 self._echoed,
                 num_workers=settings.parallelism.workers,
                 window_size=_SERVED_AHEAD,
+                is_interrupted=INTERRUPTS.heard,
             )
         elif settings.echoing.makes_batches:
             self._ahead = Prefetcher(
-                lambda served: served, self._echoed, num_workers=1, window_size=_SERVED_AHEAD
+                lambda served: served,
+                self._echoed,
+                num_workers=1,
+                window_size=_SERVED_AHEAD,
+                is_interrupted=INTERRUPTS.heard,
             )
 
         self.gap = self._echoed.gap
@@ -218,6 +231,7 @@ class _Echoed(Iterator[Served]):
 
     def __init__(self, settings: Settings, state: State, factors: FactorsAhead) -> None:
         source, parallelism = settings.source, settings.parallelism
+        seconds = settings.read_timeout
         self._state = state
         # What comes out of a process is a copy by itself.
         is_lent = source.lends and not parallelism.use_multiprocessing
@@ -232,20 +246,33 @@ class _Echoed(Iterator[Served]):
             ),
             watch=settings.meter,
             through=settings.cache,
+            again=settings.on_error.again,
+            # Otherwise it is a stage ahead of training that waits here, and another one there.
+            is_interrupted=(lambda: False) if _is_ahead(settings) else INTERRUPTS.heard,
+            limit=None if seconds is None else ReadTimeout(source, seconds),
         )
-        fresh = FreshBatches(
+        self._form = settings.form
+        self._fresh = FreshBatches(
             self._upstream,
-            most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
+            source,
+            state.seed,
+            form=settings.form,
+            skip=settings.on_error.skip,
+            most_failures=source.length or _MOST_FAILURES,
+            num_fresh=state.num_fresh,
+            skipped=state.skipped,
             meter=settings.meter,
         )
         self._factors = factors
         self.gap = ReadingGap(settings.factor, self._upstream, settings.meter)
-        self._uses = settings.echoing.start(fresh, state, factors.acting, self.gap)
+        self._uses = settings.echoing.start(self._fresh, state, factors.acting, self.gap)
 
     def __next__(self) -> Served:
         before = self._state
         self._factors.settle(before.num_steps)
-        use, position, self._state = next(self._uses)
+        use, position, state = next(self._uses)
+        skipped = self._fresh.skipped_before(state.position)
+        self._state = replace(state, skipped=skipped) if skipped.num else state
         self.gap.num_made += 1
         return Served(
             use.item,
@@ -259,13 +286,19 @@ class _Echoed(Iterator[Served]):
         )
 
     def ready(self) -> list[Fresh]:
-        return self._upstream.ready()
+        # Those of another form raise, or are skipped, when their turn comes.
+        return [fresh for fresh in self._upstream.ready() if self._form.fits(fresh.batch)]
 
     def fill(self, num_batches: int, timeout_seconds: float) -> bool:
         return self._upstream.fill(num_batches, timeout_seconds)
 
     def stop(self, *, wait: bool) -> None:
         self._upstream.stop(wait=wait)
+
+
+def _is_ahead(settings: Settings) -> bool:
+    """Whether there is a stage after the echo that works ahead of training."""
+    return settings.augment is not None or settings.echoing.makes_batches
 
 
 def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:

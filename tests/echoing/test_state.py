@@ -87,7 +87,10 @@ def test_a_changed_state_is_refused_or_serves(data):
         {"echo_factor": math.nan},
         {"position": [-1, 0]},
         {"seed": 1.0},
-        {"version": 5},
+        {"version": 6},
+        {"skipped": {"num": 0, "last": [[3, "OSError: gone"]]}},
+        {"skipped": {"num": 1, "last": [[3, None]]}},
+        {"skipped": None},
         {"echo": {**SAVED["fractional"]["echo"], "credit": math.nan}},
         {"echo": {**SAVED["fractional"]["echo"], "credit": 1.0}},
         {"echo": {**SAVED["fractional"]["echo"], "num_uses": -1}},
@@ -185,9 +188,21 @@ SERVED_BY_VERSION_2 = {  # from these states
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
+def test_a_state_of_version_4_is_loaded(kind):
+    # It differs from this version in that it doesn't say what was skipped.
+    state = {**copy.deepcopy(SAVED[kind]), "version": 4}
+    del state["skipped"]
+    with built(kind) as resumed, built(kind) as whole:
+        resumed.load_state_dict(state)
+        assert resumed.state_dict() == SAVED[kind]
+        assert served(resumed, 9) == served(whole, 18)[9:]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
 def test_a_state_of_version_3_is_loaded(kind):
-    # It differs from this version in that it doesn't say which uses the shuffle buffer holds.
+    # It also doesn't say which uses the shuffle buffer holds.
     state = {**copy.deepcopy(SAVED[kind]), "version": 3}
+    del state["skipped"]
     for use in state["echo"].get("held", []):
         assert use.pop() > 0
     with built(kind) as resumed, built(kind) as whole:

@@ -392,7 +392,8 @@ ERRORS = {
     "on_error": (
         {"on_error": "ignore"},
         ValueError,
-        "on_error must be 'raise' or 'skip'. Received: 'ignore'. The default is 'raise'.",
+        "on_error must be 'raise', 'skip', a keras_echo.Skip or a keras_echo.Retry. "
+        "Received: 'ignore'. The default is 'raise'.",
     ),
     "shuffle_buffer": (
         {"shuffle_buffer": -1},
