@@ -203,5 +203,7 @@ def _skipped(num: int, stats: EchoStats) -> str:
     """The last so many reads that were skipped, as a list."""
     listed = stats.skipped[-num:]
     of_all = f", the last {len(listed)}" if len(listed) < num else ""
-    lines = "\n".join(f"batch {read.index}: {printable(read.error)}" for read in listed)
+    lines = "\n".join(
+        f"batch {read.index}: {printable(' '.join(read.error.split()))}" for read in listed
+    )
     return f"Reads that were skipped: {num}{of_all}.\n\n{block(lines)}"
