@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from keras_echo._messages import expected
 from keras_echo.factor import check_factor
-from keras_echo.reading.stream import START, Position
+from keras_echo.reading.landmarks import NO_LANDMARKS, Fingerprint, Landmarks
+from keras_echo.reading.state_json import from_json
+from keras_echo.reading.stream import START, Bookmark, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_VERSION = 4
+_VERSION = 5
 
 
 class EchoState(Protocol):
@@ -46,6 +48,7 @@ class State:
         echo: Where the echo stands; None before its first use.
         factors_ahead: The echoing factors of the next uses, made ahead before the factor changed;
             after them, the factor in force acts.
+        landmarks: What is known of the places from which going on reads.
     """
 
     seed: int
@@ -55,11 +58,17 @@ class State:
     num_extra: int = 0
     echo: EchoState | None = None
     factors_ahead: tuple[float, ...] = ()
+    landmarks: Landmarks = NO_LANDMARKS
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
         """The fresh batches before `position` that going on from here needs, ascending."""
         return self.echo.positions_held if self.echo else ()
+
+    @property
+    def first_needed(self) -> Position:
+        """The first fresh batch that going on from here needs."""
+        return min((*self.positions_held[:1], self.position))
 
     def without_batches(self) -> State:
         """The same state, without the batches that the echo holds, which are read again."""
@@ -84,6 +93,7 @@ class State:
             "echo": self.echo and self.echo.as_json(),
             "factors_ahead": factors_ahead,
             "echo_factor": echo_factor,
+            **_json_of_landmarks(self.landmarks),
         }
 
     @classmethod
@@ -115,8 +125,12 @@ class State:
                 factors_ahead=tuple(
                     check_factor("factors_ahead", each) for each in state["factors_ahead"]
                 ),
+                landmarks=_landmarks_of(state),
             )
             check(max(loaded.positions_held, default=START) <= loaded.position, "held")
+            bookmark, fingerprint = loaded.landmarks
+            for each in (bookmark, fingerprint):
+                check(each is None or each.position <= loaded.first_needed, "landmarks")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(_foreign(state)) from error
         if is_of_kind:
@@ -147,6 +161,9 @@ def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
     """A state in the form of this version."""
     if state["version"] == _VERSION:
         return state
+    state = {**state, "bookmark": None, "fingerprint": None}
+    if state["version"] == 4:
+        return state
     if state["version"] != 3:
         state = _of_version_3(state)
     echo = state["echo"]
@@ -168,6 +185,27 @@ def _of_version_3(state: dict[str, Any]) -> dict[str, Any]:
     ahead = state["factors_ahead"] if state["version"] == 2 else []
     upgraded = {"echo": echo if "kind" in echo else None, "factors_ahead": ahead, "num_extra": 0}
     return {**state, **upgraded}
+
+
+def _json_of_landmarks(landmarks: Landmarks) -> dict[str, Any]:
+    bookmark, fingerprint = landmarks
+    return {
+        "bookmark": bookmark and [*bookmark.position, bookmark.state],
+        "fingerprint": fingerprint and [*fingerprint.position, fingerprint.digest],
+    }
+
+
+def _landmarks_of(state: dict[str, Any]) -> Landmarks:
+    bookmark, fingerprint = state["bookmark"], state["fingerprint"]
+    if bookmark is not None:
+        number, ordinal, of_source = bookmark
+        from_json(of_source)  # now, so that a mistake is heard at once
+        bookmark = Bookmark(position_of(number, ordinal), of_source)
+    if fingerprint is not None:
+        number, ordinal, digest = fingerprint
+        check(isinstance(digest, str), "fingerprint")
+        fingerprint = Fingerprint(position_of(number, ordinal), digest, is_loaded=True)
+    return Landmarks(bookmark, fingerprint)
 
 
 def _foreign(state: object) -> str:

@@ -10,8 +10,9 @@ import keras
 
 from keras_echo._messages import expected
 from keras_echo.memory.batch import map_leaves
+from keras_echo.reading.data_loader import passes_of, set_epoch, unseeded_sampler
 from keras_echo.reading.random_access import ArraySource, PyDatasetSource
-from keras_echo.reading.sequential import IterableSource, set_epoch
+from keras_echo.reading.sequential import IterableSource
 
 if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
@@ -46,7 +47,12 @@ def as_source(source: Any, *, shuffle: bool, batch_size: int) -> Source:
     if _is_instance(source, "torch.utils.data", "DataLoader"):
         sized = hasattr(source.dataset, "__len__")
         length = len(source) if sized else None
-        return IterableSource(source.__iter__, length, before_pass=set_epoch(source))
+        return IterableSource(
+            passes_of(source),
+            length,
+            before_pass=set_epoch(source),
+            unseeded=unseeded_sampler(source),
+        )
     if _is_instance(source, "grain", "MapDataset"):
         # A repeated one says sys.maxsize, or nearly that if it was batched since.
         return IterableSource(source.__iter__, len(source) if len(source) < _ENDLESS else None)

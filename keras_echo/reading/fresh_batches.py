@@ -21,19 +21,29 @@ class FreshBatches(Iterator[Fresh]):
         upstream: All reads.
         most_failures: How many may fail in a row; the last of them raises.
         meter: Counts the reads that are skipped.
+        num_unneeded: How many of `upstream`, which come first, are read only to be compared.
 
     Attributes:
         position: The place of the last fresh batch; None before the first one.
     """
 
-    def __init__(self, upstream: Iterator[Fresh], *, most_failures: int, meter: Meter) -> None:
+    def __init__(
+        self,
+        upstream: Iterator[Fresh],
+        *,
+        most_failures: int,
+        meter: Meter,
+        num_unneeded: int = 0,
+    ) -> None:
         self._upstream = upstream
+        self._num_unneeded = num_unneeded
         self._most_failures = most_failures
         self._num_failures = 0  # in a row
         self._meter = meter
         self.position: Position | None = None
 
     def __next__(self) -> Fresh:
+        self._pass_unneeded()
         while True:
             try:
                 fresh = next(self._upstream)
@@ -57,6 +67,15 @@ class FreshBatches(Iterator[Fresh]):
 
     def again(self) -> Fresh | None:
         """The next of the batches that a state holds; None if it can't be read and is skipped."""
+        self._pass_unneeded()
+        return self._next_or_none()
+
+    def _pass_unneeded(self) -> None:
+        while self._num_unneeded:
+            self._num_unneeded -= 1
+            self._next_or_none()
+
+    def _next_or_none(self) -> Fresh | None:
         try:
             return next(self._upstream)
         except (EmptyPassError, StoppedError):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_echo.reading.source import Parallelism, empty, named
-from keras_echo.reading.stream import START, EmptyPassError, Fresh, Position, Read
+from keras_echo.reading.state_json import from_json, to_json
+from keras_echo.reading.stream import START, Bookmark, EmptyPassError, Fresh, Position, Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +23,14 @@ class IterableSource:
     A place in a pass counts what its iterator was asked for, failures included, so that going on
     after a failure, or in another process, finds the same batches.
 
+    An iterator with `get_state` and `set_state` is asked for its state before each batch, and a new
+    one goes on from there. All others are read up to the place.
+
     Args:
         open_pass: Makes the iterator of a new pass.
         length: Batches in a pass, if known.
         before_pass: Called with the number of a pass before it is opened.
+        unseeded: See `keras_echo.reading.source.Source`.
     """
 
     is_sequential = True
@@ -41,15 +46,27 @@ class IterableSource:
         open_pass: Callable[[], Iterable[Batch]],
         length: int | None = None,
         before_pass: Callable[[int], object] = lambda number: None,
+        unseeded: object | None = None,
     ) -> None:
         self.length = length
+        self.unseeded = unseeded
         self._open_pass = open_pass
         self._before_pass = before_pass
+        self._begin: list[Bookmark] = []  # of the first pass: nobody else knows it before a batch
         if length == 0:
             raise EmptyPassError(empty(open_pass))
 
-    def reads(self, start: Position, first: tuple[Position, ...], seed: int) -> Iterator[Read]:
-        cursor = _Cursor(self._open, self.length)
+    def can_go_back_to(self, position: Position) -> bool:
+        return True
+
+    def reads(
+        self,
+        start: Position,
+        first: tuple[Position, ...],
+        seed: int,
+        bookmark: Bookmark | None = None,
+    ) -> Iterator[Read]:
+        cursor = _Cursor(self._open, self.length, [bookmark] if bookmark else self._begin)
         for position in (*first, start):
             yield Read(position, _Turn(cursor, position))
         while True:
@@ -57,32 +74,14 @@ class IterableSource:
 
     def read(self, read: Read) -> Fresh:
         turn: _Turn = read.index
-        return turn.cursor.read(turn)
+        fresh = turn.cursor.read(turn)
+        if fresh.position == START and fresh.bookmark and not self._begin:
+            self._begin.append(fresh.bookmark)
+        return fresh
 
     def _open(self, number: int) -> Iterator[Batch]:
         self._before_pass(number)
         return iter(self._open_pass())
-
-
-def set_epoch(loader: Any) -> Callable[[int], None]:
-    """Tells the parts of a torch `DataLoader` that ask for it of the number of a pass.
-
-    A `DistributedSampler`, for one, draws the same order in each pass if nobody calls its
-    `set_epoch`.
-    """
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    parts: tuple[Any, ...] = (
-        loader.sampler,
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-    )
-    told: dict[int, Any] = {id(part): part for part in parts if hasattr(part, "set_epoch")}
-
-    def before_pass(number: int) -> None:
-        for part in told.values():
-            part.set_epoch(number)
-
-    return before_pass
 
 
 @dataclass
@@ -100,9 +99,15 @@ class _Turn:
 class _Cursor:
     """Walks through the passes of an iterable source."""
 
-    def __init__(self, open_pass: Callable[[int], Iterator[Batch]], length: int | None) -> None:
+    def __init__(
+        self,
+        open_pass: Callable[[int], Iterator[Batch]],
+        length: int | None,
+        bookmarks: list[Bookmark],
+    ) -> None:
         self._open_pass = open_pass
         self._length = length
+        self._bookmarks = bookmarks  # of one pass: the first that is known, and the last
         self._iterator: Iterator[Batch] | None = None
         self._at = START  # where the iterator stands
         self._failure: Exception | None = None  # of the iterator's last step
@@ -131,9 +136,11 @@ class _Cursor:
         """
         has_opened = self._is_elsewhere(position)
         if has_opened:
-            self._open(position.number)
+            self._open(position)
         while True:
             assert self._iterator is not None
+            if self._failure is None:
+                self._note()
             at, self._at = self._at, self._at.next
             try:
                 with named(at.ordinal):
@@ -154,18 +161,39 @@ class _Cursor:
                 if has_opened:
                     return None
                 has_opened = True
-                self._open(position.number)
+                self._open(position)
                 continue
             self._failure = None
             if at == position:
-                return Fresh(at, batch)
+                bookmark = self._bookmarks[-1] if self._bookmarks else None
+                return Fresh(at, batch, bookmark=bookmark)
 
     def _is_elsewhere(self, position: Position) -> bool:
         return self._iterator is None or self._at.number != position.number or self._at > position
 
-    def _open(self, number: int) -> None:
+    def _open(self, position: Position) -> None:
+        """Opens the pass of a position, as near before it as can be."""
         self._iterator = None
+        begin = Position(position.number, 0)
         with named(0):
-            self._iterator = self._open_pass(number)
-        self._at = Position(number, 0)
+            iterator: Any = self._open_pass(position.number)
+            known = [each for each in self._bookmarks if begin <= each.position <= position]
+            self._bookmarks = known[-1:] if _has_state(iterator) else []
+            for bookmark in self._bookmarks:
+                iterator.set_state(from_json(bookmark.state))
+                begin = bookmark.position
+        self._iterator, self._at = iterator, begin
         self._failure = None
+
+    def _note(self) -> None:
+        """Notes the state of the iterator, if it has one at this place."""
+        iterator: Any = self._iterator
+        if _has_state(iterator):
+            with named(self._at.ordinal):
+                state = iterator.get_state()
+            if state is not None:
+                self._bookmarks[1:] = [Bookmark(self._at, to_json(state))]
+
+
+def _has_state(iterator: Any) -> bool:
+    return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")

@@ -26,16 +26,30 @@ class Position(NamedTuple):
 START = Position(0, 0)
 
 
+class Bookmark(NamedTuple):
+    """The state of a source at a place in the stream.
+
+    Attributes:
+        position: The place: whoever sets the state reads on with the batch there.
+        state: The state as JSON; see `keras_echo.reading.state_json`.
+    """
+
+    position: Position
+    state: Any
+
+
 class Read(NamedTuple):
     """One read to do.
 
     Attributes:
         position: Its place in the stream; None means the next one, for sources read in sequence.
         index: What the source is asked for.
+        bookmark: The last one at this place or before it, if the source has any.
     """
 
     position: Position | None
     index: Any = None
+    bookmark: Bookmark | None = None
 
 
 class Fresh(NamedTuple):
@@ -45,11 +59,15 @@ class Fresh(NamedTuple):
         position: Its place.
         batch: The batch, which nobody changes any more; see `keras_echo.reading.ownership`.
         is_ours: Whether its memory was made for it by keras_echo, and may be written to.
+        bookmark: The last one at this place or before it, if the source has any.
+        fingerprint: Tells it from other batches; see `keras_echo.reading.fingerprint`.
     """
 
     position: Position
     batch: Batch
     is_ours: bool = True
+    bookmark: Bookmark | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

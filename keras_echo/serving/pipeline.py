@@ -16,9 +16,11 @@ import numpy as np
 
 from keras_echo.memory.batch import Batch, checked, copied
 from keras_echo.memory.host import HostBatch
+from keras_echo.reading.fingerprint import Fingerprinting
 from keras_echo.reading.fresh_batches import FreshBatches
 from keras_echo.reading.ownership import OwnMemory
 from keras_echo.reading.prefetcher import Prefetcher
+from keras_echo.reading.recognition import Recognition
 from keras_echo.reading.stream import Fresh, Position
 from keras_echo.serving.factors_ahead import FactorsAhead
 from keras_echo.serving.reading_gap import ReadingGap
@@ -221,9 +223,11 @@ class _Echoed(Iterator[Served]):
         self._state = state
         # What comes out of a process is a copy by itself.
         is_lent = source.lends and not parallelism.use_multiprocessing
+        only_to_compare = _only_to_compare(state, source)
+        first = (*only_to_compare, *state.positions_held)
         self._upstream = Prefetcher[Fresh](
             OwnMemory(source.read) if is_lent else source.read,
-            source.reads(state.position, state.positions_held, state.seed),
+            source.reads(state.position, first, state.seed, state.landmarks.bookmark),
             num_workers=settings.reader_count,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
@@ -231,12 +235,14 @@ class _Echoed(Iterator[Served]):
                 _PROCESS_IDLE_SECONDS if parallelism.use_multiprocessing else _THREAD_IDLE_SECONDS
             ),
             watch=settings.meter,
-            through=settings.cache,
+            through=Fingerprinting(settings.cache),
         )
+        self._recognition = Recognition(self._upstream, state.landmarks)
         fresh = FreshBatches(
-            self._upstream,
+            self._recognition,
             most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
             meter=settings.meter,
+            num_unneeded=len(only_to_compare),
         )
         self._factors = factors
         self.gap = ReadingGap(settings.factor, self._upstream, settings.meter)
@@ -245,7 +251,9 @@ class _Echoed(Iterator[Served]):
     def __next__(self) -> Served:
         before = self._state
         self._factors.settle(before.num_steps)
-        use, position, self._state = next(self._uses)
+        use, position, after = next(self._uses)
+        landmarks = self._recognition.landmarks(after.first_needed)
+        self._state = replace(after, landmarks=landmarks)
         self.gap.num_made += 1
         return Served(
             use.item,
@@ -266,6 +274,16 @@ class _Echoed(Iterator[Served]):
 
     def stop(self, *, wait: bool) -> None:
         self._upstream.stop(wait=wait)
+
+
+def _only_to_compare(state: State, source: Source) -> tuple[Position, ...]:
+    """The batch, if any, that tells whether the source gives the batches that it gave before."""
+    fingerprint = state.landmarks.fingerprint
+    if fingerprint is None or not fingerprint.is_loaded:
+        return ()
+    is_needed = fingerprint.position == state.first_needed
+    can_be_had = source.can_go_back_to(fingerprint.position)
+    return () if is_needed or not can_be_had else (fingerprint.position,)
 
 
 def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:

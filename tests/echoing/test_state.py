@@ -52,6 +52,7 @@ def leaves(value, path=()):
             yield (*path, key)
 
 
+@pytest.mark.filterwarnings("ignore:Batch . of pass . of the source must be the one")
 @settings(max_examples=150)
 @given(data=st.data())
 def test_a_changed_state_is_refused_or_serves(data):
@@ -87,7 +88,11 @@ def test_a_changed_state_is_refused_or_serves(data):
         {"echo_factor": math.nan},
         {"position": [-1, 0]},
         {"seed": 1.0},
-        {"version": 5},
+        {"version": 6},
+        {"fingerprint": [0, 0, 7]},
+        {"fingerprint": [0, 9, "7"]},
+        {"bookmark": [0, 9, None]},
+        {"bookmark": [0, 0, {"pickle": "gASVAAAAAA=="}]},
         {"echo": {**SAVED["fractional"]["echo"], "credit": math.nan}},
         {"echo": {**SAVED["fractional"]["echo"], "credit": 1.0}},
         {"echo": {**SAVED["fractional"]["echo"], "num_uses": -1}},
@@ -182,6 +187,16 @@ SERVED_BY_VERSION_2 = {  # from these states
     "shuffled": "12 3 21 29, 34 27 13 8, 10 31 15 24, 9 18 6 1, 34 27 13 8, 10 31 15 24",
     "examples": "25 35 1 37, 18 6 26 36, 22 34 37 19, 9 18 14 5, 24 8 12 18, 14 12 8 10",
 }
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_state_of_version_4_is_loaded(kind):
+    # It differs from this version in that it knows nothing of the source.
+    state = {**copy.deepcopy(SAVED[kind]), "version": 4}
+    del state["bookmark"], state["fingerprint"]
+    with built(kind) as resumed, built(kind) as whole:
+        resumed.load_state_dict(state)
+        assert served(resumed, 9) == served(whole, 18)[9:]
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

@@ -1,0 +1,125 @@
+"""PyTorch's `DataLoader`: what it is told, and what its state is."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keras_echo.memory.batch import Batch
+
+
+def passes_of(loader: Any) -> Callable[[], Iterator[Batch]]:
+    """What opens a pass over a loader; its iterators have a state where the loader has one."""
+    if _is_stateful(loader):
+        return partial(_StatefulPass, loader)
+    if generators := _generators(loader):
+        return partial(_SeededPass, loader, generators)
+    passes: Callable[[], Iterator[Batch]] = loader.__iter__
+    return passes
+
+
+def unseeded_sampler(loader: Any) -> object | None:
+    """The sampler whose order nobody can have again, as it comes from PyTorch's global generator.
+
+    Those that draw at random have a `generator`, which is None if they weren't given one.
+    """
+    if _is_stateful(loader):
+        return None
+    samplers = [part for part in _parts(loader) if getattr(part, "generator", part) is None]
+    return samplers[0] if samplers else None
+
+
+def set_epoch(loader: Any) -> Callable[[int], None]:
+    """Tells the parts of a loader that ask for it of the number of a pass.
+
+    A `DistributedSampler`, for one, draws the same order in each pass if nobody calls its
+    `set_epoch`.
+    """
+    told = [part for part in _parts(loader) if hasattr(part, "set_epoch")]
+
+    def before_pass(number: int) -> None:
+        for part in told:
+            part.set_epoch(number)
+
+    return before_pass
+
+
+def _parts(loader: Any) -> list[Any]:
+    """What chooses the examples of a loader's batches, each part once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
+    return list({id(part): part for part in parts if part is not None}.values())
+
+
+def _is_stateful(loader: Any) -> bool:
+    """Whether it is a `StatefulDataLoader` of torchdata, or one like it."""
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _generators(loader: Any) -> list[Any]:
+    """The random number generators that a loader was given, each once."""
+    given = [getattr(part, "generator", None) for part in (loader, *_parts(loader))]
+    return list({id(generator): generator for generator in given if generator is not None}.values())
+
+
+class _SeededPass:
+    """A pass over a loader whose order comes from generators of its own.
+
+    Its state is theirs before the pass: how often they are drawn from in a pass, and when, is the
+    loader's business.
+    """
+
+    def __init__(self, loader: Any, generators: list[Any]) -> None:
+        self._loader = loader
+        self._generators = generators
+        self._states = [generator.get_state() for generator in generators]
+        self._iterator: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = iter(self._loader)
+        return next(self._iterator)
+
+    def get_state(self) -> list[Any] | None:
+        """The generators' states, before the first batch; None after that."""
+        return self._states if self._iterator is None else None
+
+    def set_state(self, states: list[Any]) -> None:
+        """Begins the pass anew, as it began when `states` was taken."""
+        if self._loader.num_workers and self._loader.persistent_workers:
+            iter(self._loader)  # draws once more where it starts its workers than where they live
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+        self._states = states
+        self._iterator = None
+
+
+class _StatefulPass:
+    """A pass over a loader that knows its state."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._iterator: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = iter(self._loader)
+        return next(self._iterator)
+
+    def get_state(self) -> Any:
+        """Where the pass stands."""
+        return self._loader.state_dict()
+
+    def set_state(self, state: Any) -> None:
+        """Has the pass go on from there."""
+        self._loader.load_state_dict(state)
+        self._iterator = None
