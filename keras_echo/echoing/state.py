@@ -66,9 +66,9 @@ class State:
         return self.echo.positions_held if self.echo else ()
 
     @property
-    def first_needed(self) -> Position:
-        """The first fresh batch that going on from here needs."""
-        return min((*self.positions_held[:1], self.position))
+    def needed(self) -> tuple[Position, ...]:
+        """The fresh batches that going on from here needs first, ascending; `position` is last."""
+        return (*self.positions_held, self.position)
 
     def without_batches(self) -> State:
         """The same state, without the batches that the echo holds, which are read again."""
@@ -128,9 +128,10 @@ class State:
                 landmarks=_landmarks_of(state),
             )
             check(max(loaded.positions_held, default=START) <= loaded.position, "held")
-            bookmark, fingerprint = loaded.landmarks
-            for each in (bookmark, fingerprint):
-                check(each is None or each.position <= loaded.first_needed, "landmarks")
+            bookmarks, fingerprint = loaded.landmarks
+            check(all(each.position <= loaded.position for each in bookmarks), "bookmarks")
+            is_early = fingerprint is None or fingerprint.position <= loaded.needed[0]
+            check(is_early, "fingerprint")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(_foreign(state)) from error
         if is_of_kind:
@@ -161,7 +162,7 @@ def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
     """A state in the form of this version."""
     if state["version"] == _VERSION:
         return state
-    state = {**state, "bookmark": None, "fingerprint": None}
+    state = {**state, "bookmarks": [], "fingerprint": None}
     if state["version"] == 4:
         return state
     if state["version"] != 3:
@@ -188,24 +189,26 @@ def _of_version_3(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_of_landmarks(landmarks: Landmarks) -> dict[str, Any]:
-    bookmark, fingerprint = landmarks
+    bookmarks, fingerprint = landmarks
     return {
-        "bookmark": bookmark and [*bookmark.position, bookmark.state],
+        "bookmarks": [[*position, of_source] for position, of_source in bookmarks],
         "fingerprint": fingerprint and [*fingerprint.position, fingerprint.digest],
     }
 
 
 def _landmarks_of(state: dict[str, Any]) -> Landmarks:
-    bookmark, fingerprint = state["bookmark"], state["fingerprint"]
-    if bookmark is not None:
-        number, ordinal, of_source = bookmark
-        from_json(of_source)  # now, so that a mistake is heard at once
-        bookmark = Bookmark(position_of(number, ordinal), of_source)
+    bookmarks = tuple(
+        Bookmark(position_of(number, ordinal), of_source)
+        for number, ordinal, of_source in state["bookmarks"]
+    )
+    for bookmark in bookmarks:
+        from_json(bookmark.state)  # now, so that a mistake is heard at once
+    fingerprint = state["fingerprint"]
     if fingerprint is not None:
         number, ordinal, digest = fingerprint
         check(isinstance(digest, str), "fingerprint")
         fingerprint = Fingerprint(position_of(number, ordinal), digest, is_loaded=True)
-    return Landmarks(bookmark, fingerprint)
+    return Landmarks(bookmarks, fingerprint)
 
 
 def _foreign(state: object) -> str:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 def passes_of(loader: Any) -> Callable[[], Iterator[Batch]]:
     """What opens a pass over a loader; its iterators have a state where the loader has one."""
+    generators = _generators(loader)
     if _is_stateful(loader):
-        return partial(_StatefulPass, loader)
-    if generators := _generators(loader):
-        return partial(_SeededPass, loader, generators)
+        return partial(_StatefulPass, loader, generators)
+    if generators:
+        return _SeededPasses(loader, generators)
     passes: Callable[[], Iterator[Batch]] = loader.__iter__
     return passes
 
@@ -65,17 +66,32 @@ def _generators(loader: Any) -> list[Any]:
     return list({id(generator): generator for generator in given if generator is not None}.values())
 
 
-class _SeededPass:
-    """A pass over a loader whose order comes from generators of its own.
-
-    Its state is theirs before the pass: how often they are drawn from in a pass, and when, is the
-    loader's business.
-    """
+class _SeededPasses:
+    """Opens passes over a loader whose order comes from generators of its own."""
 
     def __init__(self, loader: Any, generators: list[Any]) -> None:
         self._loader = loader
         self._generators = generators
-        self._states = [generator.get_state() for generator in generators]
+        self._has_workers = False  # that live on from pass to pass
+
+    def __call__(self) -> Iterator[Batch]:
+        """Opens a pass."""
+        had_workers, self._has_workers = self._has_workers, self._loader.persistent_workers
+        return _SeededPass(self._loader, self._generators, had_workers)
+
+
+class _SeededPass:
+    """A pass over a loader whose order comes from generators of its own.
+
+    Its state is theirs before the pass: how often they are drawn from in a pass, and when, is the
+    loader's business. That it draws once more where it starts its workers counts.
+    """
+
+    def __init__(self, loader: Any, generators: list[Any], has_workers: bool) -> None:
+        self._loader = loader
+        self._generators = generators
+        self._has_workers = has_workers
+        self._state = has_workers, _states(generators)
         self._iterator: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -86,25 +102,28 @@ class _SeededPass:
             self._iterator = iter(self._loader)
         return next(self._iterator)
 
-    def get_state(self) -> list[Any] | None:
+    def get_state(self) -> Any:
         """The generators' states, before the first batch; None after that."""
-        return self._states if self._iterator is None else None
+        return self._state if self._iterator is None else None
 
-    def set_state(self, states: list[Any]) -> None:
-        """Begins the pass anew, as it began when `states` was taken."""
-        if self._loader.num_workers and self._loader.persistent_workers:
-            iter(self._loader)  # draws once more where it starts its workers than where they live
-        for generator, state in zip(self._generators, states, strict=True):
-            generator.set_state(state)
-        self._states = states
-        self._iterator = None
+    def set_state(self, state: Any) -> None:
+        """Begins the pass as it began when `state` was taken."""
+        had_workers, states = self._state = state
+        if had_workers and not self._has_workers:
+            iter(self._loader)
+        _set_states(self._generators, states)
 
 
 class _StatefulPass:
-    """A pass over a loader that knows its state."""
+    """A pass over a loader that knows its state.
 
-    def __init__(self, loader: Any) -> None:
+    Its generators aren't where they were when it has gone back to a state: it has begun a pass
+    meanwhile. So the next one would have another order.
+    """
+
+    def __init__(self, loader: Any, generators: list[Any]) -> None:
         self._loader = loader
+        self._generators = generators
         self._iterator: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -117,9 +136,20 @@ class _StatefulPass:
 
     def get_state(self) -> Any:
         """Where the pass stands."""
-        return self._loader.state_dict()
+        return self._loader.state_dict(), _states(self._generators)
 
     def set_state(self, state: Any) -> None:
         """Has the pass go on from there."""
-        self._loader.load_state_dict(state)
-        self._iterator = None
+        of_loader, of_generators = state
+        self._loader.load_state_dict(of_loader)
+        self._loader.state_dict()  # has it go back at once
+        _set_states(self._generators, of_generators)
+
+
+def _states(generators: list[Any]) -> list[Any]:
+    return [generator.get_state() for generator in generators]
+
+
+def _set_states(generators: list[Any], states: list[Any]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)

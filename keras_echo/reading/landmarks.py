@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from keras_echo.reading.stream import Position
+
 if TYPE_CHECKING:
-    from keras_echo.reading.stream import Bookmark, Fresh, Position
+    from keras_echo.reading.stream import Bookmark, Fresh
 
     T = TypeVar("T", Bookmark, "Fingerprint")
 
@@ -34,15 +36,19 @@ class Landmarks(NamedTuple):
     """What going on from a place needs to find it, and to know whether it did.
 
     Attributes:
-        bookmark: Where the source can be read from; None: from the beginning of a pass.
+        bookmarks: Where the source can be read from, for each pass that is needed; without one, a
+            pass is read from its beginning.
         fingerprint: Of the first batch that is needed, or the last one before it in its pass.
     """
 
-    bookmark: Bookmark | None = None
+    bookmarks: tuple[Bookmark, ...] = ()
     fingerprint: Fingerprint | None = None
 
 
 NO_LANDMARKS = Landmarks()
+
+
+_NOWHERE = Position(-1, 0)
 
 
 class Record:
@@ -53,7 +59,7 @@ class Record:
     """
 
     def __init__(self, known: Landmarks) -> None:
-        self._bookmarks = deque(filter(None, [known.bookmark]))
+        self._bookmarks = deque(known.bookmarks)
         self._fingerprints = deque(filter(None, [known.fingerprint]))
 
     def add(self, fresh: Fresh) -> None:
@@ -62,16 +68,27 @@ class Record:
             self._bookmarks.append(fresh.bookmark)
         self._fingerprints.append(Fingerprint(fresh.position, fresh.fingerprint))
 
-    def before(self, needed: Position) -> Landmarks:
-        """The landmarks for going on with the batch at `needed`; forgets those before them."""
-        fingerprint = _last(self._fingerprints, needed)
-        if fingerprint is None or fingerprint.position.number != needed.number:
-            return Landmarks(_last(self._bookmarks, needed))
-        return Landmarks(_last(self._bookmarks, fingerprint.position), fingerprint)
+    def of(self, needed: tuple[Position, ...]) -> Landmarks:
+        """The landmarks of the batches at `needed`, ascending; forgets those before them."""
+        first = needed[0]
+        fingerprint = _last(self._fingerprints, first)
+        if fingerprint is not None and fingerprint.position.number != first.number:
+            fingerprint = None
+        first = fingerprint.position if fingerprint else first
+        _last(self._bookmarks, first)
+        if not self._bookmarks:
+            return Landmarks((), fingerprint)
+        first_of_passes = {each.number: each for each in (*needed[::-1], first)}
+        last = {
+            bookmark.position.number: bookmark
+            for bookmark in self._bookmarks
+            if bookmark.position <= first_of_passes.get(bookmark.position.number, _NOWHERE)
+        }
+        return Landmarks(tuple(last.values()), fingerprint)
 
 
 def _last(known: deque[T], position: Position) -> T | None:
-    """The last one at a place, or before it."""
+    """The last one at a place, or before it; those before that are forgotten."""
     while len(known) > 1 and known[1].position <= position:
         known.popleft()
     return known[0] if known and known[0].position <= position else None

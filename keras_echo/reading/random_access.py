@@ -38,7 +38,7 @@ class PyDatasetSource:
         self._told = _Told()
         self._has_state = hasattr(dataset, "get_state") and hasattr(dataset, "set_state")
         self._bookmark: Bookmark | None = None  # of the pass that is read
-        self._begin: Bookmark | None = None  # of the first pass: nobody else knows it at first
+        self._begin: tuple[Bookmark, ...] = ()  # of the first pass, before anybody took a batch
         if self.length == 0:
             raise ValueError(empty(dataset))
 
@@ -83,18 +83,21 @@ class PyDatasetSource:
         start: Position,
         first: tuple[Position, ...],
         seed: int,
-        bookmark: Bookmark | None = None,
+        bookmarks: tuple[Bookmark, ...] = (),
     ) -> Iterator[Read | Barrier]:
-        known = bookmark or self._begin
-        if self._has_state and known is not None:
-            yield Barrier(partial(self._go_back_to, known))
+        known = {}
+        if self._has_state:
+            known = {each.position.number: each for each in bookmarks or self._begin}
         number = -1
         for position in first:
             if position.number > number and self._changes:
-                yield Barrier(partial(self._tell, position.number))
+                yield Barrier(partial(self._go_to, position.number, known))
             number = position.number
             yield self._read_at(position, seed)
-        if self._changes:
+        if self._changes and start.number in known:
+            if start.number > number:
+                yield Barrier(partial(self._go_to, start.number, known))
+        elif self._changes:
             yield Barrier(partial(self._begin_at, start))
         number, ordinal = start
         while True:
@@ -146,14 +149,16 @@ class PyDatasetSource:
         if self._has_state and (self._bookmark is None or self._bookmark.position != begin):
             self._bookmark = Bookmark(begin, to_json(self._dataset.get_state()))
             if begin == START:
-                self._begin = self._bookmark
+                self._begin = (self._bookmark,)
 
-    def _go_back_to(self, bookmark: Bookmark) -> None:
-        number = bookmark.position.number
-        if number > self._told.last_pass:
+    def _go_to(self, number: int, known: dict[int, Bookmark]) -> None:
+        """Has a pass begin, with the state that is known of its beginning, if any is."""
+        if number not in known or number > self._told.last_pass:
             self._tell(number)
-        self._dataset.set_state(from_json(bookmark.state))
-        self._told.last_pass, self._bookmark = number, bookmark
+        if number in known:
+            self._bookmark = known[number]
+            self._dataset.set_state(from_json(self._bookmark.state))
+            self._told.last_pass = number
 
     def _begin_at(self, start: Position) -> None:
         # The end of a pass needs nothing of it, so that the next one may have begun.
@@ -232,7 +237,7 @@ class ArraySource:
         start: Position,
         first: tuple[Position, ...],
         seed: int,
-        bookmark: Bookmark | None = None,
+        bookmarks: tuple[Bookmark, ...] = (),
     ) -> Iterator[Read]:
         for position in first:
             yield self._read_at(position, seed)

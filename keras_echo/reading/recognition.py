@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected
 from keras_echo.reading.landmarks import Landmarks, Record
+from keras_echo.reading.stream import Fresh
 
 if TYPE_CHECKING:
     from keras_echo.reading.landmarks import Fingerprint
-    from keras_echo.reading.stream import Fresh, Position
+    from keras_echo.reading.stream import Position
 
 
 class Recognition(Iterator[Fresh]):
@@ -29,9 +30,9 @@ class Recognition(Iterator[Fresh]):
         if known.fingerprint is not None and known.fingerprint.is_loaded:
             self._sought = known.fingerprint
 
-    def landmarks(self, needed: Position) -> Landmarks:
-        """Those for going on with the batch at `needed`, no earlier than what was asked before."""
-        return self._record.before(needed)
+    def landmarks(self, needed: tuple[Position, ...]) -> Landmarks:
+        """Those of the batches at `needed`, ascending, none before what was asked for last."""
+        return self._record.of(needed)
 
     def __next__(self) -> Fresh:
         fresh = next(self._upstream)

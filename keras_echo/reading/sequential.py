@@ -52,7 +52,7 @@ class IterableSource:
         self.unseeded = unseeded
         self._open_pass = open_pass
         self._before_pass = before_pass
-        self._begin: list[Bookmark] = []  # of the first pass: nobody else knows it before a batch
+        self._begin: tuple[Bookmark, ...] = ()  # of the first pass, before anybody took a batch
         if length == 0:
             raise EmptyPassError(empty(open_pass))
 
@@ -64,9 +64,9 @@ class IterableSource:
         start: Position,
         first: tuple[Position, ...],
         seed: int,
-        bookmark: Bookmark | None = None,
+        bookmarks: tuple[Bookmark, ...] = (),
     ) -> Iterator[Read]:
-        cursor = _Cursor(self._open, self.length, [bookmark] if bookmark else self._begin)
+        cursor = _Cursor(self._open, self.length, bookmarks or self._begin)
         for position in (*first, start):
             yield Read(position, _Turn(cursor, position))
         while True:
@@ -76,7 +76,7 @@ class IterableSource:
         turn: _Turn = read.index
         fresh = turn.cursor.read(turn)
         if fresh.position == START and fresh.bookmark and not self._begin:
-            self._begin.append(fresh.bookmark)
+            self._begin = (fresh.bookmark,)
         return fresh
 
     def _open(self, number: int) -> Iterator[Batch]:
@@ -103,11 +103,12 @@ class _Cursor:
         self,
         open_pass: Callable[[int], Iterator[Batch]],
         length: int | None,
-        bookmarks: list[Bookmark],
+        bookmarks: tuple[Bookmark, ...],
     ) -> None:
         self._open_pass = open_pass
         self._length = length
-        self._bookmarks = bookmarks  # of one pass: the first that is known, and the last
+        self._given = bookmarks
+        self._noted: list[Bookmark] = []  # in the pass that is open: the first, and the last
         self._iterator: Iterator[Batch] | None = None
         self._at = START  # where the iterator stands
         self._failure: Exception | None = None  # of the iterator's last step
@@ -165,8 +166,7 @@ class _Cursor:
                 continue
             self._failure = None
             if at == position:
-                bookmark = self._bookmarks[-1] if self._bookmarks else None
-                return Fresh(at, batch, bookmark=bookmark)
+                return Fresh(at, batch, bookmark=self._noted[-1] if self._noted else None)
 
     def _is_elsewhere(self, position: Position) -> bool:
         return self._iterator is None or self._at.number != position.number or self._at > position
@@ -177,9 +177,10 @@ class _Cursor:
         begin = Position(position.number, 0)
         with named(0):
             iterator: Any = self._open_pass(position.number)
-            known = [each for each in self._bookmarks if begin <= each.position <= position]
-            self._bookmarks = known[-1:] if _has_state(iterator) else []
-            for bookmark in self._bookmarks:
+            known = [*self._given, *self._noted] if _has_state(iterator) else []
+            known = [each for each in known if begin <= each.position <= position]
+            self._noted = known[-1:]
+            for bookmark in self._noted:
                 iterator.set_state(from_json(bookmark.state))
                 begin = bookmark.position
         self._iterator, self._at = iterator, begin
@@ -192,7 +193,7 @@ class _Cursor:
             with named(self._at.ordinal):
                 state = iterator.get_state()
             if state is not None:
-                self._bookmarks[1:] = [Bookmark(self._at, to_json(state))]
+                self._noted[1:] = [Bookmark(self._at, to_json(state))]
 
 
 def _has_state(iterator: Any) -> bool:

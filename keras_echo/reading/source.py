@@ -66,7 +66,7 @@ class Source(Protocol):
         start: Position,
         first: tuple[Position, ...],
         seed: int,
-        bookmark: Bookmark | None = None,
+        bookmarks: tuple[Bookmark, ...] = (),
     ) -> Iterator[Read | Barrier]:
         """Yields the reads of the positions `first`, in ascending order, then of all from `start`.
 
@@ -76,7 +76,8 @@ class Source(Protocol):
             start: See above.
             first: See above.
             seed: Of all that is random.
-            bookmark: The source's state at the first of them or before; None: not known.
+            bookmarks: What is known of the source's state, before these or at them: one for each
+                of their passes at most.
         """
 
     def read(self, read: Read) -> Fresh:

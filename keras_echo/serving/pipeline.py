@@ -227,7 +227,7 @@ class _Echoed(Iterator[Served]):
         first = (*only_to_compare, *state.positions_held)
         self._upstream = Prefetcher[Fresh](
             OwnMemory(source.read) if is_lent else source.read,
-            source.reads(state.position, first, state.seed, state.landmarks.bookmark),
+            source.reads(state.position, first, state.seed, state.landmarks.bookmarks),
             num_workers=settings.reader_count,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
@@ -252,7 +252,7 @@ class _Echoed(Iterator[Served]):
         before = self._state
         self._factors.settle(before.num_steps)
         use, position, after = next(self._uses)
-        landmarks = self._recognition.landmarks(after.first_needed)
+        landmarks = self._recognition.landmarks(after.needed)
         self._state = replace(after, landmarks=landmarks)
         self.gap.num_made += 1
         return Served(
@@ -281,7 +281,7 @@ def _only_to_compare(state: State, source: Source) -> tuple[Position, ...]:
     fingerprint = state.landmarks.fingerprint
     if fingerprint is None or not fingerprint.is_loaded:
         return ()
-    is_needed = fingerprint.position == state.first_needed
+    is_needed = fingerprint.position == state.needed[0]
     can_be_had = source.can_go_back_to(fingerprint.position)
     return () if is_needed or not can_be_had else (fingerprint.position,)
 

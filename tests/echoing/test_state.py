@@ -91,8 +91,8 @@ def test_a_changed_state_is_refused_or_serves(data):
         {"version": 6},
         {"fingerprint": [0, 0, 7]},
         {"fingerprint": [0, 9, "7"]},
-        {"bookmark": [0, 9, None]},
-        {"bookmark": [0, 0, {"pickle": "gASVAAAAAA=="}]},
+        {"bookmarks": [[0, 9, None]]},
+        {"bookmarks": [[0, 0, {"pickle": "gASVAAAAAA=="}]]},
         {"echo": {**SAVED["fractional"]["echo"], "credit": math.nan}},
         {"echo": {**SAVED["fractional"]["echo"], "credit": 1.0}},
         {"echo": {**SAVED["fractional"]["echo"], "num_uses": -1}},
@@ -193,7 +193,7 @@ SERVED_BY_VERSION_2 = {  # from these states
 def test_a_state_of_version_4_is_loaded(kind):
     # It differs from this version in that it knows nothing of the source.
     state = {**copy.deepcopy(SAVED[kind]), "version": 4}
-    del state["bookmark"], state["fingerprint"]
+    del state["bookmarks"], state["fingerprint"]
     with built(kind) as resumed, built(kind) as whole:
         resumed.load_state_dict(state)
         assert served(resumed, 9) == served(whole, 18)[9:]
