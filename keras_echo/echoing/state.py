@@ -25,7 +25,7 @@ class EchoState(Protocol):
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
-        """The fresh batches before the stream's position that going on needs, ascending."""
+        """The fresh batches up to the stream's position that the echo holds, ascending."""
 
     def without_batches(self) -> Self:
         """The same state without batches, which are read again."""
@@ -62,8 +62,14 @@ class State:
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
-        """The fresh batches before `position` that going on from here needs, ascending."""
+        """The fresh batches up to `position` that going on from here needs, ascending."""
         return self.echo.positions_held if self.echo else ()
+
+    @property
+    def next_position(self) -> Position:
+        """The fresh batch to read after those: the one in use may be held, too."""
+        is_held = self.position in self.positions_held[-1:]
+        return self.position.next if is_held else self.position
 
     @property
     def needed(self) -> tuple[Position, ...]:

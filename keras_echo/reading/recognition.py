@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected
 from keras_echo.reading.landmarks import Landmarks, Record
+from keras_echo.reading.prefetcher import StoppedError
 from keras_echo.reading.stream import Fresh
 
 if TYPE_CHECKING:
@@ -16,38 +17,39 @@ if TYPE_CHECKING:
 
 
 class Recognition(Iterator[Fresh]):
-    """Keeps the landmarks of what is read, and compares once with those of a saved state.
+    """Keeps the landmarks of what is read, and compares the first batch with one that was read.
 
     Args:
         upstream: All reads.
         known: The landmarks of the state that reading goes on from.
+        sought: What the first batch is to be; None: nobody knows.
     """
 
-    def __init__(self, upstream: Iterator[Fresh], known: Landmarks) -> None:
+    def __init__(
+        self, upstream: Iterator[Fresh], known: Landmarks, sought: Fingerprint | None
+    ) -> None:
         self._upstream = upstream
         self._record = Record(known)
-        self._sought: Fingerprint | None = None
-        if known.fingerprint is not None and known.fingerprint.is_loaded:
-            self._sought = known.fingerprint
+        self._sought = sought
 
     def landmarks(self, needed: tuple[Position, ...]) -> Landmarks:
         """Those of the batches at `needed`, ascending, none before what was asked for last."""
         return self._record.of(needed)
 
     def __next__(self) -> Fresh:
-        fresh = next(self._upstream)
-        self._record.add(fresh)
-        if self._sought is not None:
-            self._compare(fresh, self._sought)
-        return fresh
-
-    def _compare(self, fresh: Fresh, sought: Fingerprint) -> None:
-        is_there = fresh.position == sought.position
-        is_over = fresh.position.number > sought.position.number  # its pass is shorter now
-        if is_there or is_over:
+        try:
+            fresh = next(self._upstream)
+        except StoppedError:
+            raise  # the next try is the first again
+        except Exception:
             self._sought = None
-        if is_over or (is_there and fresh.fingerprint != sought.digest):
+            raise
+        sought, self._sought = self._sought, None
+        self._record.add(fresh)
+        # A pass that is shorter now has no batch at that place.
+        if sought and (fresh.position, fresh.fingerprint) != (sought.position, sought.digest):
             warnings.warn(_another(sought.position), RuntimeWarning, stacklevel=2)
+        return fresh
 
 
 def _another(position: Position) -> str:

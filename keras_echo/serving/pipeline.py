@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from keras_echo.memory.batch import Waiting
     from keras_echo.metering import Meter
     from keras_echo.reading.cache import CachedReads
+    from keras_echo.reading.landmarks import Fingerprint
     from keras_echo.reading.reader_count import ReaderCount
     from keras_echo.reading.source import Parallelism, Source
     from keras_echo.serving.augmentation import Augment
@@ -223,11 +224,12 @@ class _Echoed(Iterator[Served]):
         self._state = state
         # What comes out of a process is a copy by itself.
         is_lent = source.lends and not parallelism.use_multiprocessing
-        only_to_compare = _only_to_compare(state, source)
-        first = (*only_to_compare, *state.positions_held)
+        sought = _sought(state, source)
+        unneeded = (sought.position,) if sought and sought.position < state.needed[0] else ()
+        first = (*unneeded, *state.positions_held)
         self._upstream = Prefetcher[Fresh](
             OwnMemory(source.read) if is_lent else source.read,
-            source.reads(state.position, first, state.seed, state.landmarks.bookmarks),
+            source.reads(state.next_position, first, state.seed, state.landmarks.bookmarks),
             num_workers=settings.reader_count,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
@@ -237,12 +239,12 @@ class _Echoed(Iterator[Served]):
             watch=settings.meter,
             through=Fingerprinting(settings.cache),
         )
-        self._recognition = Recognition(self._upstream, state.landmarks)
+        self._recognition = Recognition(self._upstream, state.landmarks, sought)
         fresh = FreshBatches(
             self._recognition,
             most_failures=1 if settings.on_error == "raise" else source.length or _MOST_FAILURES,
             meter=settings.meter,
-            num_unneeded=len(only_to_compare),
+            num_unneeded=len(unneeded),
         )
         self._factors = factors
         self.gap = ReadingGap(settings.factor, self._upstream, settings.meter)
@@ -276,14 +278,12 @@ class _Echoed(Iterator[Served]):
         self._upstream.stop(wait=wait)
 
 
-def _only_to_compare(state: State, source: Source) -> tuple[Position, ...]:
-    """The batch, if any, that tells whether the source gives the batches that it gave before."""
+def _sought(state: State, source: Source) -> Fingerprint | None:
+    """What a batch is to be that tells whether the source gives the batches that it gave before."""
     fingerprint = state.landmarks.fingerprint
     if fingerprint is None or not fingerprint.is_loaded:
-        return ()
-    is_needed = fingerprint.position == state.needed[0]
-    can_be_had = source.can_go_back_to(fingerprint.position)
-    return () if is_needed or not can_be_had else (fingerprint.position,)
+        return None
+    return fingerprint if source.can_go_back_to(fingerprint.position) else None
 
 
 def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:

@@ -144,6 +144,13 @@ def grain_loader():
     )
 
 
+def tf_data(**options):
+    tf = pytest.importorskip("tensorflow")
+    numbers = tf.data.Dataset.from_tensor_slices(np.arange(20.0, dtype="float32")[:, None])
+    shuffled = numbers.shuffle(20, **{"seed": 3, **options})
+    return shuffled.map(lambda x: (x, -x)).batch(SIZE).prefetch(2)
+
+
 SOURCES = {
     "arrays": arrays,
     "PyDataset": Plain,
@@ -156,6 +163,8 @@ SOURCES = {
     "Grain's IterDataset": grain_iter,
     "Grain's DataLoader": grain_loader,
 }
+if BACKEND == "tensorflow":
+    SOURCES["tf.data"] = tf_data
 ECHOES = {
     "plain": {},
     "fractional": {"echo_factor": 2.5, "shuffle_buffer": 0},
@@ -164,6 +173,9 @@ ECHOES = {
     "examples": {"echo": "example", "echo_factor": 1.5},
     "plain examples": {"echo": "example"},
 }
+
+
+CANNOT_GO_BACK = {"PyDataset with hooks", "tf.data"}  # but start anew
 
 
 def maker(make_source, **options):
@@ -238,9 +250,7 @@ def test_it_resumes_several_times_in_a_row(name, stops):
     assert numbers == expected
 
 
-@pytest.mark.parametrize(
-    "name", sorted(SOURCES.keys() - {"PyDataset with hooks"})
-)  # it can't go back
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - CANNOT_GO_BACK))
 @pytest.mark.parametrize("stop", [0, 4, LENGTH, 8])
 def test_closing_in_between_changes_nothing(name, stop):
     make_dataset = maker(SOURCES[name], echo_factor=1.5, shuffle_buffer=0)
@@ -292,6 +302,10 @@ def unseeded_generator():
     return batches
 
 
+def tf_data_with_the_global_generator():
+    return tf_data(seed=None)
+
+
 ANOTHER = re.compile(
     r"^Batch \d of pass \d of the source must be the one that it was when the state was taken, for "
     r"training to resume exactly\. Received: 'another batch'\. Build the dataset with the same "
@@ -302,7 +316,17 @@ ANOTHER = re.compile(
 
 @pytest.mark.parametrize("echo", ECHOES)
 @pytest.mark.parametrize("stop", [LENGTH + 2, 2 * LENGTH, 2 * LENGTH + 1])
-@pytest.mark.parametrize("source", [Augments, unseeded_generator])
+@pytest.mark.parametrize(
+    "source",
+    [
+        Augments,
+        unseeded_generator,
+        pytest.param(
+            tf_data_with_the_global_generator,
+            marks=pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data needs TensorFlow"),
+        ),
+    ],
+)
 def test_a_source_that_cannot_be_had_again_is_told_of_once(source, stop, echo):
     said = what_is_said(maker(source, **ECHOES[echo]), stop)
     assert len(said) == 1
