@@ -297,8 +297,10 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Another dataset that is built with the same arguments and loads this goes on with the next
         batch. With a shuffle buffer, the batches of what it held are read again. A source that is
         read in sequence goes on from its own state, if it has one, and is read and dropped up to
-        that place of its pass if not. A source that then gives other batches than before, as its
-        order isn't seeded, is warned of.
+        that place of its pass if not. What a source must do for that stands in `docs/resuming.md`.
+
+        A warning says if the order of a source can't be had again; and, after `load_state_dict`,
+        if the source gives another batch than before.
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch.
         """
