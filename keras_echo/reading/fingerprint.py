@@ -58,7 +58,7 @@ def _on_host(leaf: Any) -> np.ndarray | None:
         if "cpu" not in str(getattr(leaf, "device", None)).lower():
             return None
         try:
-            leaf = np.asarray(leaf.detach() if hasattr(leaf, "detach") else leaf)
+            leaf = leaf.detach().numpy() if hasattr(leaf, "detach") else np.asarray(leaf)
         except (TypeError, ValueError, RuntimeError):  # sparse, or of a dtype that NumPy lacks
             return None
     # What lies below a mask or between the fields of a structure may be anything.
