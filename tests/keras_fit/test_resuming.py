@@ -3,7 +3,10 @@
 import json
 import random
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -250,6 +253,35 @@ def test_it_resumes_several_times_in_a_row(name, stops):
     assert numbers == expected
 
 
+def test_another_process_goes_on():
+    makers = {name: maker(source, **ECHOES["shuffled"]) for name, source in SOURCES.items()}
+    states, expected = {}, {}
+    for name, make_dataset in makers.items():
+        with make_dataset() as dataset:
+            states[name] = state_after(dataset, 2 * LENGTH + 1)
+            expected[name] = served(dataset, LENGTH)
+    script = """
+import json, sys
+from test_resuming import ECHOES, SOURCES, maker, served
+numbers = {}
+for name, state in json.load(sys.stdin).items():
+    with maker(SOURCES[name], **ECHOES["shuffled"])() as dataset:
+        dataset.load_state_dict(state)
+        numbers[name] = served(dataset, 6)
+print(json.dumps(numbers))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", script],
+        input=json.dumps(states),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        cwd=Path(__file__).parent,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
 @pytest.mark.parametrize("name", sorted(SOURCES.keys() - CANNOT_GO_BACK))
 @pytest.mark.parametrize("stop", [0, 4, LENGTH, 8])
 def test_closing_in_between_changes_nothing(name, stop):
@@ -281,6 +313,38 @@ def test_a_cache_changes_no_fingerprint(tmp_path):
                 warnings.simplefilter("error", RuntimeWarning)
                 dataset.load_state_dict(state)
                 served(dataset, 2)
+
+
+@pytest.mark.parametrize(
+    ("stop", "factor", "first", "after_closing"),
+    [
+        (3, 1.0, [2, 3, 4], 1),  # one batch more, to compare it
+        (3, 2.0, [1, 2, 3], 3),  # the batch in use
+        (6, 1.0, [5, 0, 1], 4),  # the last one of the pass
+    ],
+)
+def test_one_batch_is_read_to_compare_it(stop, factor, first, after_closing):
+    class Recording(Plain):
+        def __init__(self):
+            super().__init__()
+            self.reads = []
+
+        def __getitem__(self, index):
+            self.reads.append(index)
+            return super().__getitem__(index)
+
+    options = {"echo_factor": factor, "shuffle_buffer": 0, "shuffle": False}
+    with maker(Plain, **options)() as dataset:
+        state = state_after(dataset, stop)
+    source = Recording()
+    with maker(lambda: source, **options)() as dataset:
+        dataset.load_state_dict(state)
+        served(dataset, 4)
+        assert source.reads[:3] == first
+        dataset.close()  # going on in the same process needs no comparison
+        del source.reads[:]
+        served(dataset, 1)
+        assert source.reads[0] == after_closing
 
 
 class ShufflesWithTheGlobalGenerator(ShufflesItself):
