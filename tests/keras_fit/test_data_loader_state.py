@@ -120,6 +120,15 @@ def test_closing_and_nothing_else_changes_nothing(name, stop):
         assert numbers + served(dataset, 12) == whole
 
 
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_dataset_can_begin_anew(name):
+    with maker(LOADERS[name], echo_factor=1.5)() as dataset:
+        begin = dataset.state_dict()
+        first = served(dataset, 20)
+        dataset.load_state_dict(begin)
+        assert served(dataset, 20) == first
+
+
 @pytest.mark.parametrize(
     "make_loader",
     [

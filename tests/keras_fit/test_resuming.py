@@ -295,6 +295,17 @@ def test_closing_in_between_changes_nothing(name, stop):
         assert again + served(dataset, 9) == first
 
 
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - CANNOT_GO_BACK))
+def test_a_dataset_can_begin_anew(name):
+    """The state of the beginning holds nothing of the source, which has gone on since."""
+    with maker(SOURCES[name], echo_factor=1.5)() as dataset, warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        begin = state_after(dataset, 0)
+        first = served(dataset, 3 * LENGTH)
+        dataset.load_state_dict(begin)
+        assert served(dataset, 3 * LENGTH) == first
+
+
 def test_a_cache_changes_no_fingerprint(tmp_path):
     class Transposed(Plain):
         """Its arrays lie in memory as no file has them."""
