@@ -80,18 +80,11 @@ class _SeededPasses:
         return _SeededPass(self._loader, self._generators, had_workers)
 
 
-class _SeededPass:
-    """A pass over a loader whose order comes from generators of its own.
+class _Pass:
+    """A pass over a loader, which begins with the first batch: until then, its state can be set."""
 
-    Its state is theirs before the pass: how often they are drawn from in a pass, and when, is the
-    loader's business. That it draws once more where it starts its workers counts.
-    """
-
-    def __init__(self, loader: Any, generators: list[Any], has_workers: bool) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._generators = generators
-        self._has_workers = has_workers
-        self._state = has_workers, _states(generators)
         self._iterator: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -101,6 +94,20 @@ class _SeededPass:
         if self._iterator is None:
             self._iterator = iter(self._loader)
         return next(self._iterator)
+
+
+class _SeededPass(_Pass):
+    """A pass over a loader whose order comes from generators of its own.
+
+    Its state is theirs before the pass: how often they are drawn from in a pass, and when, is the
+    loader's business. That it draws once more where it starts its workers counts.
+    """
+
+    def __init__(self, loader: Any, generators: list[Any], has_workers: bool) -> None:
+        super().__init__(loader)
+        self._generators = generators
+        self._has_workers = has_workers
+        self._state = has_workers, _states(generators)
 
     def get_state(self) -> Any:
         """The generators' states, before the first batch; None after that."""
@@ -114,7 +121,7 @@ class _SeededPass:
         _set_states(self._generators, states)
 
 
-class _StatefulPass:
+class _StatefulPass(_Pass):
     """A pass over a loader that knows its state.
 
     Its generators aren't where they were when it has gone back to a state: it has begun a pass
@@ -122,17 +129,8 @@ class _StatefulPass:
     """
 
     def __init__(self, loader: Any, generators: list[Any]) -> None:
-        self._loader = loader
+        super().__init__(loader)
         self._generators = generators
-        self._iterator: Iterator[Batch] | None = None
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        if self._iterator is None:
-            self._iterator = iter(self._loader)
-        return next(self._iterator)
 
     def get_state(self) -> Any:
         """Where the pass stands."""
