@@ -9,7 +9,7 @@ from keras_echo._optional import needing_backend
 from keras_echo._version import __version__
 
 if TYPE_CHECKING:
-    from keras_echo import layers
+    from keras_echo import layers, testing
     from keras_echo.adapting.remedies import Remedy
     from keras_echo.adapting.tuner import EchoDecision
     from keras_echo.backup import BackupAndRestore
@@ -42,6 +42,7 @@ __all__ = [
     "call_seeded",
     "echo",
     "layers",
+    "testing",
 ]
 
 _HOMES = {
@@ -66,8 +67,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: Keras takes seconds, and not all need it."""
     with needing_backend():
-        if name == "layers":
-            return import_module(f"{__name__}.layers")
+        if name in ("layers", "testing"):
+            return import_module(f"{__name__}.{name}")
         if name in _HOMES:
             return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
@@ -226,6 +227,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self._feed = Feed(self._settings, state)
         self._fit_input = FitInput()
         self._num_left: int | None = None
+        self._has_warned_of_source = False
 
     def __len__(self) -> int:
         return self._num_steps
@@ -321,11 +323,19 @@ class EchoingPyDataset(keras.utils.PyDataset):
 
         Another dataset that is built with the same arguments and loads this goes on with the next
         batch. With a shuffle buffer, the batches of what it held are read again. A source that is
-        read in sequence is read and dropped up to that place of its pass.
+        read in sequence goes on from its own state, if it has one, and is read and dropped up to
+        that place of its pass if not. What a source must do for that stands in `docs/resuming.md`.
+
+        A warning says if the order of a source can't be had again; and, after `load_state_dict`,
+        if the source gives another batch than before.
 
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch, or use
         `BackupAndRestore`, which knows how far training has come.
         """
+        unseeded = self._settings.source.unseeded
+        if unseeded is not None and not self._has_warned_of_source:
+            self._has_warned_of_source = True
+            warnings.warn(_not_exactly(unseeded), RuntimeWarning, stacklevel=2)
         factor = self.echo_factor  # first: what is made after a change then says so itself
         return self._as_json(self._feed.state, factor)
 
@@ -470,6 +480,16 @@ def probe_of(dataset: EchoingPyDataset) -> Probe:
         stats=dataset.stats,
         num_served=lambda: feed.num_served,
         unseen=feed,
+    )
+
+
+def _not_exactly(unseeded: object) -> str:
+    return expected(
+        "The order of a source",
+        "come from a seeded generator, for training to resume with the batches that were missing",
+        unseeded,
+        "Pass generator=torch.Generator().manual_seed(0) to the DataLoader or its sampler. As it "
+        "is, training resumes at this place, and not with these batches",
     )
 
 

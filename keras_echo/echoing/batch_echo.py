@@ -147,7 +147,7 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
 
     Args:
         fresh: Yields once more what `state` holds, in the order of `state.positions_held`, and the
-            fresh batches from `state.position` on.
+            fresh batches after that, from `state.position` on.
         state: Where to begin.
         factor: Returns the echoing factor.
         gap: Tells of gaps in the fresh batches.
@@ -193,12 +193,12 @@ class BatchEcho(Iterator[tuple[Use["Waiting"], "Position", State]]):
         for position in before.positions_held[len(self._read_again) :]:
             fresh = self._fresh.again()
             self._read_again[position] = fresh and _held(self._place, fresh)
-        first = next(self._fresh)
+        first = self._read_again.get(state.position) or next(self._fresh)
         place, taken = self._place, self._taken  # not self: the stages would refer to each other
 
-        def into_use(fresh: Fresh) -> Held:
+        def into_use(fresh: Fresh | Held) -> Held:
             taken.append(fresh.position)
-            return _held(place, fresh)
+            return fresh if isinstance(fresh, Held) else _held(place, fresh)
 
         echo = Echo(
             # Not a generator, which an exception would end.

@@ -13,8 +13,10 @@ import numpy as np
 from keras_echo._messages import expected
 from keras_echo.factor import check_factor
 from keras_echo.metering import SkippedRead
+from keras_echo.reading.landmarks import NO_LANDMARKS, Fingerprint, Landmarks
 from keras_echo.reading.skipped import NONE_SKIPPED, Skipped
-from keras_echo.reading.stream import START, Position
+from keras_echo.reading.state_json import from_json
+from keras_echo.reading.stream import START, Bookmark, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +38,7 @@ class EchoState(Protocol):
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
-        """The fresh batches before the stream's position that going on needs, ascending."""
+        """The fresh batches up to the stream's position that the echo holds, ascending."""
 
     def without_batches(self) -> Self:
         """The same state without batches, which are read again."""
@@ -60,6 +62,7 @@ class State:
         factors_ahead: The echoing factors of the next uses, made ahead before the factor changed;
             after them, the factor in force acts.
         skipped: The reads before `position` that failed and were skipped.
+        landmarks: What is known of the places from which going on reads.
     """
 
     seed: int
@@ -70,11 +73,23 @@ class State:
     echo: EchoState | None = None
     factors_ahead: tuple[float, ...] = ()
     skipped: Skipped = NONE_SKIPPED
+    landmarks: Landmarks = NO_LANDMARKS
 
     @property
     def positions_held(self) -> tuple[Position, ...]:
-        """The fresh batches before `position` that going on from here needs, ascending."""
+        """The fresh batches up to `position` that going on from here needs, ascending."""
         return self.echo.positions_held if self.echo else ()
+
+    @property
+    def next_position(self) -> Position:
+        """The fresh batch to read after those: the one in use may be held, too."""
+        is_held = self.position in self.positions_held[-1:]
+        return self.position.next if is_held else self.position
+
+    @property
+    def needed(self) -> tuple[Position, ...]:
+        """The fresh batches that going on from here needs first, ascending; `position` is last."""
+        return (*self.positions_held, self.position)
 
     def without_batches(self) -> State:
         """The same state, without the batches that the echo holds, which are read again."""
@@ -103,6 +118,7 @@ class State:
                 "num": self.skipped.num,
                 "last": [[read.index, read.error] for read in self.skipped.last],
             },
+            **_json_of_landmarks(self.landmarks),
         }
 
     @classmethod
@@ -135,8 +151,13 @@ class State:
                     check_factor("factors_ahead", each) for each in entries(state["factors_ahead"])
                 ),
                 skipped=_skipped(**state["skipped"]),
+                landmarks=_landmarks_of(state),
             )
             check(max(loaded.positions_held, default=START) <= loaded.position, "held")
+            bookmarks, fingerprint = loaded.landmarks
+            check(all(each.position <= loaded.position for each in bookmarks), "bookmarks")
+            is_early = fingerprint is None or fingerprint.position <= loaded.needed[0]
+            check(is_early, "fingerprint")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(foreign(state)) from error
         if is_of_kind:
@@ -169,7 +190,8 @@ def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
         return state
     if state["version"] != 4:
         state = _of_version_4(state)
-    return {**state, "skipped": {"num": 0, "last": []}}  # it didn't say
+    # It didn't say what was skipped, and knew nothing of the source.
+    return {**state, "skipped": {"num": 0, "last": []}, "bookmarks": [], "fingerprint": None}
 
 
 def _of_version_4(state: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +217,29 @@ def _of_version_3(state: dict[str, Any]) -> dict[str, Any]:
     ahead = state["factors_ahead"] if state["version"] == 2 else []
     upgraded = {"echo": echo if "kind" in echo else None, "factors_ahead": ahead, "num_extra": 0}
     return {**state, **upgraded}
+
+
+def _json_of_landmarks(landmarks: Landmarks) -> dict[str, Any]:
+    bookmarks, fingerprint = landmarks
+    return {
+        "bookmarks": [[*position, of_source] for position, of_source in bookmarks],
+        "fingerprint": fingerprint and [*fingerprint.position, fingerprint.digest],
+    }
+
+
+def _landmarks_of(state: dict[str, Any]) -> Landmarks:
+    bookmarks = tuple(
+        Bookmark(position_of(number, ordinal), of_source)
+        for number, ordinal, of_source in entries(state["bookmarks"])
+    )
+    for bookmark in bookmarks:
+        from_json(bookmark.state)  # now, so that a mistake is heard at once
+    fingerprint = state["fingerprint"]
+    if fingerprint is not None:
+        number, ordinal, digest = fingerprint
+        check(isinstance(digest, str), "fingerprint")
+        fingerprint = Fingerprint(position_of(number, ordinal), digest, is_loaded=True)
+    return Landmarks(bookmarks, fingerprint)
 
 
 def foreign(state: object) -> str:

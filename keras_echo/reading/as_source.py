@@ -10,8 +10,9 @@ import keras
 
 from keras_echo._messages import expected
 from keras_echo.memory.batch import map_leaves
+from keras_echo.reading.data_loader import passes_of, set_epoch, unseeded_sampler
 from keras_echo.reading.random_access import ArraySource, PyDatasetSource
-from keras_echo.reading.sequential import IterableSource, set_epoch
+from keras_echo.reading.sequential import IterableSource
 
 if TYPE_CHECKING:
     from keras_echo.memory.batch import Batch
@@ -42,11 +43,19 @@ def as_source(source: Any, *, shuffle: bool, batch_size: int) -> Source:
         return ArraySource(source, batch_size=batch_size, shuffle=shuffle)
     if _is_instance(source, "tensorflow", "data.Dataset"):
         cardinality = int(source.cardinality())
-        return IterableSource(_PassesOfTfData(source), cardinality if cardinality >= 0 else None)
+        passes = _PassesOfTfData(source)
+        return IterableSource(
+            passes, cardinality if cardinality >= 0 else None, before_pass=passes.go_to
+        )
     if _is_instance(source, "torch.utils.data", "DataLoader"):
         sized = hasattr(source.dataset, "__len__")
         length = len(source) if sized else None
-        return IterableSource(source.__iter__, length, before_pass=set_epoch(source))
+        return IterableSource(
+            passes_of(source),
+            length,
+            before_pass=set_epoch(source),
+            unseeded=unseeded_sampler(source),
+        )
     if _is_instance(source, "grain", "MapDataset"):
         # A repeated one says sys.maxsize, or nearly that if it was batched since.
         return IterableSource(source.__iter__, len(source) if len(source) < _ENDLESS else None)
@@ -109,9 +118,17 @@ class _PassesOfTfData:
         self._tf = sys.modules["tensorflow"]
         specs = keras.tree.flatten(dataset.element_spec)
         self._is_dense = all(isinstance(spec, self._tf.TensorSpec) for spec in specs)
+        self._num_opened = 0
+
+    def go_to(self, number: int) -> None:
+        """Opens the passes before a pass: a seeded shuffle draws another order for each of them."""
+        while self._num_opened < number:
+            iter(self._dataset)
+            self._num_opened += 1
 
     def __call__(self) -> Iterable[Batch]:
         """Opens a pass."""
+        self._num_opened += 1
         if self._is_dense:
             batches: Iterable[Batch] = self._dataset.as_numpy_iterator()
             return batches

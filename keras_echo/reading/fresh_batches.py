@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from keras_echo.memory.batch import checked, num_bytes_of
 from keras_echo.reading.prefetcher import StoppedError
@@ -19,19 +19,7 @@ if TYPE_CHECKING:
     from keras_echo.reading.batch_form import BatchForm
     from keras_echo.reading.on_error import Skip
     from keras_echo.reading.source import Source
-
-
-class Reads(Protocol):
-    """All reads, in their order.
-
-    Attributes:
-        last_task: The read whose batch, or error, was the last; None if what failed was no read.
-    """
-
-    last_task: Any
-
-    def __next__(self) -> Fresh:
-        """The batch of the next read; raises what that raised."""
+    from keras_echo.reading.stream import Reads
 
 
 class FreshBatches(Iterator[Fresh]):
@@ -49,6 +37,7 @@ class FreshBatches(Iterator[Fresh]):
         num_fresh: Fresh batches before these.
         skipped: The reads that were skipped before.
         meter: Counts the bytes of batches, and warns of the first read that is skipped.
+        num_unneeded: How many of `upstream`, which come first, are read only to be compared.
 
     Attributes:
         position: The place of the last fresh batch; None before the first one.
@@ -66,12 +55,14 @@ class FreshBatches(Iterator[Fresh]):
         num_fresh: int,
         skipped: Skipped,
         meter: Meter,
+        num_unneeded: int = 0,
     ) -> None:
         self._upstream = upstream
         self._source = source
         self._seed = seed
         self._form = form
         self._skip = skip
+        self._num_unneeded = num_unneeded
         self._most_failures = most_failures
         self._num_failures = 0  # in a row
         self._num_fresh = num_fresh
@@ -81,6 +72,7 @@ class FreshBatches(Iterator[Fresh]):
         self.position: Position | None = None
 
     def __next__(self) -> Fresh:
+        self._pass_unneeded()
         while True:
             try:
                 fresh = self._read()
@@ -100,6 +92,15 @@ class FreshBatches(Iterator[Fresh]):
 
     def again(self) -> Fresh | None:
         """The next of the batches that a state holds; None if it can't be read and is skipped."""
+        self._pass_unneeded()
+        return self._next_or_none()
+
+    def _pass_unneeded(self) -> None:
+        while self._num_unneeded:
+            self._num_unneeded -= 1
+            self._next_or_none()
+
+    def _next_or_none(self) -> Fresh | None:
         try:
             return self._read()
         except (EmptyPassError, StoppedError):

@@ -20,12 +20,11 @@ import numpy as np
 
 from keras_echo.memory.batch import copied, leaves_of, map_leaves
 from keras_echo.memory.pool import Pool
-from keras_echo.reading.stream import Fresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keras_echo.reading.stream import Read
+    from keras_echo.reading.stream import Fresh, Read
 
 _PATIENCE = 4
 """Reads after which memory that is still there is kept: a generator's variables hold its last
@@ -54,7 +53,7 @@ class OwnMemory:
                 self._places.append(_Place())
             keeps = [place.keeps(leaf) for place, leaf in zip(self._places, leaves, strict=False)]
         if not any(keeps):
-            return Fresh(fresh.position, fresh.batch, is_ours=False)
+            return fresh._replace(is_ours=False)
         copies = iter(keeps)
         batch = map_leaves(
             lambda leaf: copied(leaf, self._empty) if next(copies) else leaf, fresh.batch

@@ -14,22 +14,31 @@ import numpy as np
 from keras_echo._messages import expected
 from keras_echo.memory.batch import copied, is_sparse_or_ragged
 from keras_echo.reading.source import Parallelism, empty, named
-from keras_echo.reading.stream import Barrier, Fresh, Position, Read
+from keras_echo.reading.state_json import from_json, to_json
+from keras_echo.reading.stream import START, Barrier, Bookmark, Fresh, Position, Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 class PyDatasetSource:
-    """A `keras.utils.PyDataset`: random access, read in an order drawn anew for each pass."""
+    """A `keras.utils.PyDataset`: random access, read in an order drawn anew for each pass.
+
+    One with `get_state` and `set_state` is asked for its state at the beginning of each pass, after
+    its hooks, and is set to it before batches of that pass are read again.
+    """
 
     is_sequential = False
     lends = True
+    unseeded = None
 
     def __init__(self, dataset: keras.utils.PyDataset, *, shuffle: bool) -> None:
         self._dataset = dataset
         self._shuffle = shuffle
         self._told = _Told()
+        self._has_state = hasattr(dataset, "get_state") and hasattr(dataset, "set_state")
+        self._bookmark: Bookmark | None = None  # of the pass that is read
+        self._begin: tuple[Bookmark, ...] = ()  # of the first pass, before anybody took a batch
         if self.length == 0:
             raise ValueError(empty(dataset))
 
@@ -58,18 +67,37 @@ class PyDatasetSource:
                 "its indices mean",
                 "Drop the hooks, and leave the order to shuffle=True",
             )
+        if self._has_state:
+            return (
+                "a PyDataset with get_state and set_state, on which its batches may depend",
+                "Drop them, and leave the order to shuffle=True",
+            )
         return None
 
+    def can_go_back_to(self, position: Position) -> bool:
+        has_passed = self._has_hooks and position.number < self._told.last_pass
+        return self._has_state or not has_passed
+
     def reads(
-        self, start: Position, first: tuple[Position, ...], seed: int
+        self,
+        start: Position,
+        first: tuple[Position, ...],
+        seed: int,
+        bookmarks: tuple[Bookmark, ...] = (),
     ) -> Iterator[Read | Barrier]:
+        known = {}
+        if self._has_state:
+            known = {each.position.number: each for each in bookmarks or self._begin}
         number = -1
         for position in first:
-            if position.number > number and self._has_hooks:
-                yield Barrier(partial(self._tell, position.number))
+            if position.number > number and self._changes:
+                yield Barrier(partial(self._go_to, position.number, known))
             number = position.number
             yield self._read_at(position, seed)
-        if self._has_hooks:
+        if self._changes and start.number in known:
+            if start.number > number:
+                yield Barrier(partial(self._go_to, start.number, known))
+        elif self._changes:
             yield Barrier(partial(self._begin_at, start))
         number, ordinal = start
         while True:
@@ -77,13 +105,13 @@ class PyDatasetSource:
             for place in itertools.count(ordinal) if length is None else range(ordinal, length):
                 yield self._read_at(Position(number, place), seed)
             number, ordinal = number + 1, 0
-            if self._has_hooks:
+            if self._changes:
                 yield Barrier(partial(self._tell, number))
 
     def read(self, read: Read) -> Fresh:
         assert read.position is not None
         with named(read.index):
-            return Fresh(read.position, self._dataset[read.index])
+            return Fresh(read.position, self._dataset[read.index], bookmark=read.bookmark)
 
     def position_of(self, read: Read) -> Position:
         assert read.position is not None
@@ -99,9 +127,15 @@ class PyDatasetSource:
 
     def _read_at(self, position: Position, seed: int) -> Read:
         length = self.length
-        if length is None or not self._shuffle:
-            return Read(position, position.ordinal)
-        return Read(position, int(_permutation(length, seed, position.number)[position.ordinal]))
+        index = position.ordinal
+        if length is not None and self._shuffle:
+            index = int(_permutation(length, seed, position.number)[position.ordinal])
+        return Read(position, index, self._bookmark)
+
+    @property
+    def _changes(self) -> bool:
+        """Whether what an index means may change from pass to pass."""
+        return self._has_hooks or self._has_state
 
     @property
     def _has_hooks(self) -> bool:
@@ -120,6 +154,23 @@ class PyDatasetSource:
             self._dataset.on_epoch_end()
             self._dataset.on_epoch_begin()
             self._told.last_pass += 1
+        self._note(Position(number, 0))
+
+    def _note(self, begin: Position) -> None:
+        """Notes the source's state at the beginning of a pass, if it has one."""
+        if self._has_state and (self._bookmark is None or self._bookmark.position != begin):
+            self._bookmark = Bookmark(begin, to_json(self._dataset.get_state()))
+            if begin == START:
+                self._begin = (self._bookmark,)
+
+    def _go_to(self, number: int, known: dict[int, Bookmark]) -> None:
+        """Has a pass begin, with the state that is known of its beginning, if any is."""
+        if number not in known or number > self._told.last_pass:
+            self._tell(number)
+        if number in known:
+            self._bookmark = known[number]
+            self._dataset.set_state(from_json(self._bookmark.state))
+            self._told.last_pass = number
 
     def _begin_at(self, start: Position) -> None:
         # The end of a pass needs nothing of it, so that the next one may have begun.
@@ -163,6 +214,7 @@ class ArraySource:
     lends = False
     parallelism = Parallelism(workers=1, use_multiprocessing=False, max_queue_size=10)
     no_cache = "arrays, which lie in memory already", "Leave it out"
+    unseeded = None
 
     def __init__(self, arrays: Any, *, batch_size: int, shuffle: bool) -> None:
         self._arrays = _map_arrays(_sliceable, arrays)
@@ -189,7 +241,16 @@ class ArraySource:
     def length(self) -> int:
         return -(-self._num_examples // self._batch_size)
 
-    def reads(self, start: Position, first: tuple[Position, ...], seed: int) -> Iterator[Read]:
+    def can_go_back_to(self, position: Position) -> bool:
+        return True
+
+    def reads(
+        self,
+        start: Position,
+        first: tuple[Position, ...],
+        seed: int,
+        bookmarks: tuple[Bookmark, ...] = (),
+    ) -> Iterator[Read]:
         for position in first:
             yield self._read_at(position, seed)
         number, ordinal = start

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keras_echo.reading.source import Parallelism, empty, named
+from keras_echo.reading.state_json import from_json, to_json
 from keras_echo.reading.stream import (
     START,
     AbandonedError,
+    Bookmark,
     EmptyPassError,
     Fresh,
     Position,
@@ -30,10 +33,14 @@ class IterableSource:
     A place in a pass counts what its iterator was asked for, failures included, so that going on
     after a failure, or in another process, finds the same batches.
 
+    An iterator with `get_state` and `set_state` is asked for its state before each batch, and a new
+    one goes on from there. All others are read up to the place.
+
     Args:
         open_pass: Makes the iterator of a new pass.
         length: Batches in a pass, if known.
         before_pass: Called with the number of a pass before it is opened.
+        unseeded: See `keras_echo.reading.source.Source`.
     """
 
     is_sequential = True
@@ -49,15 +56,27 @@ class IterableSource:
         open_pass: Callable[[], Iterable[Batch]],
         length: int | None = None,
         before_pass: Callable[[int], object] = lambda number: None,
+        unseeded: object | None = None,
     ) -> None:
         self.length = length
+        self.unseeded = unseeded
         self._open_pass = open_pass
         self._before_pass = before_pass
+        self._begin: tuple[Bookmark, ...] = ()  # of the first pass, before anybody took a batch
         if length == 0:
             raise EmptyPassError(empty(open_pass))
 
-    def reads(self, start: Position, first: tuple[Position, ...], seed: int) -> Iterator[Read]:
-        cursor = _Cursor(self._open, self.length)
+    def can_go_back_to(self, position: Position) -> bool:
+        return True
+
+    def reads(
+        self,
+        start: Position,
+        first: tuple[Position, ...],
+        seed: int,
+        bookmarks: tuple[Bookmark, ...] = (),
+    ) -> Iterator[Read]:
+        cursor = _Cursor(self._open, self.length, bookmarks or self._begin)
         for position in (*first, start):
             yield Read(position, _Turn(cursor, position))
         while True:
@@ -65,7 +84,10 @@ class IterableSource:
 
     def read(self, read: Read) -> Fresh:
         turn: _Turn = read.index
-        return turn.cursor.read(turn)
+        fresh = turn.cursor.read(turn)
+        if fresh.position == START and fresh.bookmark and not self._begin:
+            self._begin = (fresh.bookmark,)
+        return fresh
 
     def position_of(self, read: Read) -> Position:
         turn: _Turn = read.index
@@ -82,27 +104,6 @@ class IterableSource:
     def _open(self, number: int) -> Iterator[Batch]:
         self._before_pass(number)
         return iter(self._open_pass())
-
-
-def set_epoch(loader: Any) -> Callable[[int], None]:
-    """Tells the parts of a torch `DataLoader` that ask for it of the number of a pass.
-
-    A `DistributedSampler`, for one, draws the same order in each pass if nobody calls its
-    `set_epoch`.
-    """
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    parts: tuple[Any, ...] = (
-        loader.sampler,
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-    )
-    told: dict[int, Any] = {id(part): part for part in parts if hasattr(part, "set_epoch")}
-
-    def before_pass(number: int) -> None:
-        for part in told.values():
-            part.set_epoch(number)
-
-    return before_pass
 
 
 @dataclass
@@ -124,11 +125,16 @@ class _Cursor:
     walk to itself, and the next reader begins another one.
     """
 
-    def __init__(self, open_pass: Callable[[int], Iterator[Batch]], length: int | None) -> None:
+    def __init__(
+        self,
+        open_pass: Callable[[int], Iterator[Batch]],
+        length: int | None,
+        bookmarks: tuple[Bookmark, ...],
+    ) -> None:
         self._open_pass = open_pass
-        self._length = length
+        self._begin_walk = partial(_Walk, open_pass, length, bookmarks)
         self._lock = threading.Lock()
-        self._walk = _Walk(open_pass, length)
+        self._walk = self._begin_walk()
         self._next = START  # the first place that had no turn
 
     @property
@@ -156,7 +162,7 @@ class _Cursor:
     def _begin(self, turn: _Turn) -> _Walk:
         with self._lock:
             if self._walk.is_busy:
-                self._walk = _Walk(self._open_pass, self._length)
+                self._walk = self._begin_walk()
             if turn.was_tried:
                 self._walk.told_at = None  # who asks again is told again
             turn.was_tried = True
@@ -181,9 +187,16 @@ class _Walk:
         is_busy: Whether a reader is on it.
     """
 
-    def __init__(self, open_pass: Callable[[int], Iterator[Batch]], length: int | None) -> None:
+    def __init__(
+        self,
+        open_pass: Callable[[int], Iterator[Batch]],
+        length: int | None,
+        bookmarks: tuple[Bookmark, ...],
+    ) -> None:
         self._open_pass = open_pass
         self._length = length
+        self._given = bookmarks
+        self._noted: list[Bookmark] = []  # in the pass that is open: the first, and the last
         self._iterator: Iterator[Batch] | None = None
         self.at = START
         self.failure: Exception | None = None
@@ -199,9 +212,11 @@ class _Walk:
         """
         has_opened = self._is_elsewhere(position)
         if has_opened:
-            self._open(position.number)
+            self._open(position)
         while True:
             assert self._iterator is not None
+            if self.failure is None:
+                self._note()
             at = self.at
             try:
                 with named(at.ordinal):
@@ -224,18 +239,39 @@ class _Walk:
                 if has_opened:
                     return None
                 has_opened = True
-                self._open(position.number)
+                self._open(position)
                 continue
             self.failure = None
             if at == position:
-                return Fresh(at, batch)
+                return Fresh(at, batch, bookmark=self._noted[-1] if self._noted else None)
 
     def _is_elsewhere(self, position: Position) -> bool:
         return self._iterator is None or self.at.number != position.number or self.at > position
 
-    def _open(self, number: int) -> None:
+    def _open(self, position: Position) -> None:
+        """Opens the pass of a position, as near before it as can be."""
         self._iterator = None
-        self.at = Position(number, 0)
+        self.at = begin = Position(position.number, 0)
         with named(0):
-            self._iterator = self._open_pass(number)
+            iterator: Any = self._open_pass(position.number)
+            known = [*self._given, *self._noted] if _has_state(iterator) else []
+            known = [each for each in known if begin <= each.position <= position]
+            self._noted = known[-1:]
+            for bookmark in self._noted:
+                iterator.set_state(from_json(bookmark.state))
+                begin = bookmark.position
+        self._iterator, self.at = iterator, begin
         self.failure = None
+
+    def _note(self) -> None:
+        """Notes the state of the iterator, if it has one at this place."""
+        iterator: Any = self._iterator
+        if _has_state(iterator):
+            with named(self.at.ordinal):
+                state = iterator.get_state()
+            if state is not None:
+                self._noted[1:] = [Bookmark(self.at, to_json(state))]
+
+
+def _has_state(iterator: Any) -> bool:
+    return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")

@@ -14,7 +14,7 @@ from keras_echo._messages import expected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keras_echo.reading.stream import Barrier, Fresh, Position, Read
+    from keras_echo.reading.stream import Barrier, Bookmark, Fresh, Position, Read
 
 
 class Parallelism(NamedTuple):
@@ -51,12 +51,33 @@ class Source(Protocol):
         The reason continues the sentence "cache must be None for".
         """
 
+    @property
+    def unseeded(self) -> object | None:
+        """What draws the order of its batches so that nobody can have it again, if that is known.
+
+        It continues the sentence "Received:".
+        """
+
+    def can_go_back_to(self, position: Position) -> bool:
+        """Whether the batch there, once read, would be the same now."""
+
     def reads(
-        self, start: Position, first: tuple[Position, ...], seed: int
+        self,
+        start: Position,
+        first: tuple[Position, ...],
+        seed: int,
+        bookmarks: tuple[Bookmark, ...] = (),
     ) -> Iterator[Read | Barrier]:
         """Yields the reads of the positions `first`, in ascending order, then of all from `start`.
 
         The same seed yields the same reads.
+
+        Args:
+            start: See above.
+            first: See above.
+            seed: Of all that is random.
+            bookmarks: What is known of the source's state, before these or at them: one for each
+                of their passes at most.
         """
 
     def read(self, read: Read) -> Fresh:

@@ -16,10 +16,12 @@ import numpy as np
 
 from keras_echo.memory.batch import Batch, checked, copied
 from keras_echo.memory.host import HostBatch
+from keras_echo.reading.fingerprint import Fingerprinting
 from keras_echo.reading.fresh_batches import FreshBatches
 from keras_echo.reading.ownership import OwnMemory
 from keras_echo.reading.prefetcher import Prefetcher
 from keras_echo.reading.read_timeout import ReadTimeout
+from keras_echo.reading.recognition import Recognition
 from keras_echo.reading.stream import Fresh, Position
 from keras_echo.serving.factors_ahead import FactorsAhead
 from keras_echo.serving.interrupts import INTERRUPTS
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from keras_echo.metering import Meter
     from keras_echo.reading.batch_form import BatchForm
     from keras_echo.reading.cache import CachedReads
+    from keras_echo.reading.landmarks import Fingerprint
     from keras_echo.reading.on_error import Policy
     from keras_echo.reading.reader_count import ReaderCount
     from keras_echo.reading.source import Parallelism, Source
@@ -235,9 +238,12 @@ class _Echoed(Iterator[Served]):
         self._state = state
         # What comes out of a process is a copy by itself.
         is_lent = source.lends and not parallelism.use_multiprocessing
+        sought = _sought(state, source)
+        unneeded = (sought.position,) if sought and sought.position < state.needed[0] else ()
+        first = (*unneeded, *state.positions_held)
         self._upstream = Prefetcher[Fresh](
             OwnMemory(source.read) if is_lent else source.read,
-            source.reads(state.position, state.positions_held, state.seed),
+            source.reads(state.next_position, first, state.seed, state.landmarks.bookmarks),
             num_workers=settings.reader_count,
             window_size=parallelism.max_queue_size,
             use_processes=parallelism.use_multiprocessing,
@@ -245,15 +251,16 @@ class _Echoed(Iterator[Served]):
                 _PROCESS_IDLE_SECONDS if parallelism.use_multiprocessing else _THREAD_IDLE_SECONDS
             ),
             watch=settings.meter,
-            through=settings.cache,
+            through=Fingerprinting(settings.cache),
             again=settings.on_error.again,
             # Otherwise it is a stage ahead of training that waits here, and another one there.
             is_interrupted=(lambda: False) if _is_ahead(settings) else INTERRUPTS.heard,
             limit=None if seconds is None else ReadTimeout(source, seconds),
         )
         self._form = settings.form
+        self._recognition = Recognition(self._upstream, state.landmarks, sought)
         self._fresh = FreshBatches(
-            self._upstream,
+            self._recognition,
             source,
             state.seed,
             form=settings.form,
@@ -262,6 +269,7 @@ class _Echoed(Iterator[Served]):
             num_fresh=state.num_fresh,
             skipped=state.skipped,
             meter=settings.meter,
+            num_unneeded=len(unneeded),
         )
         self._factors = factors
         self.gap = ReadingGap(settings.factor, self._upstream, settings.meter)
@@ -270,9 +278,12 @@ class _Echoed(Iterator[Served]):
     def __next__(self) -> Served:
         before = self._state
         self._factors.settle(before.num_steps)
-        use, position, state = next(self._uses)
-        skipped = self._fresh.skipped_before(state.position)
-        self._state = replace(state, skipped=skipped) if skipped.num else state
+        use, position, after = next(self._uses)
+        self._state = replace(
+            after,
+            skipped=self._fresh.skipped_before(after.position),
+            landmarks=self._recognition.landmarks(after.needed),
+        )
         self.gap.num_made += 1
         return Served(
             use.item,
@@ -299,6 +310,14 @@ class _Echoed(Iterator[Served]):
 def _is_ahead(settings: Settings) -> bool:
     """Whether there is a stage after the echo that works ahead of training."""
     return settings.augment is not None or settings.echoing.makes_batches
+
+
+def _sought(state: State, source: Source) -> Fingerprint | None:
+    """What a batch is to be that tells whether the source gives the batches that it gave before."""
+    fingerprint = state.landmarks.fingerprint
+    if fingerprint is None or not fingerprint.is_loaded:
+        return None
+    return fingerprint if source.can_go_back_to(fingerprint.position) else None
 
 
 def _augmenter(augment: Augment, seed: int) -> Callable[[Served], Served]:

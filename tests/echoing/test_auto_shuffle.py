@@ -42,7 +42,7 @@ class Batches:
     def __init__(self, sizes, state):
         self.ends = [0, *itertools.accumulate(sizes)]
         self.held = iter(state.positions_held)
-        self.ordinal = state.position.ordinal
+        self.ordinal = state.next_position.ordinal
         self.position = None
         self.num_read = 0
 

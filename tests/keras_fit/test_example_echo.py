@@ -340,6 +340,7 @@ def test_states_of_the_other_kind_of_echo_are_refused():
                 other.load_state_dict(one.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:Batch 0 of pass 0 of the source must be the one")
 def test_a_source_that_changed_is_noticed_when_going_on():
     options = {"echo": "example", "echo_factor": 2, "seed": 0}
     with EchoingPyDataset(numbers(40), batch_size=8, **options) as dataset:
