@@ -332,14 +332,14 @@ class EchoingPyDataset(keras.utils.PyDataset):
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch, or use
         `BackupAndRestore`, which knows how far training has come.
         """
-        unseeded = self._settings.source.unseeded
-        if unseeded is not None and not self._has_warned_of_source:
-            self._has_warned_of_source = True
-            warnings.warn(_not_exactly(unseeded), RuntimeWarning, stacklevel=2)
         factor = self.echo_factor  # first: what is made after a change then says so itself
         return self._as_json(self._feed.state, factor)
 
     def _as_json(self, state: State, factor: float) -> dict[str, Any]:
+        unseeded = self._settings.source.unseeded
+        if unseeded is not None and not self._has_warned_of_source:
+            self._has_warned_of_source = True
+            warnings.warn(_not_exactly(unseeded), RuntimeWarning, stacklevel=3)
         return {**state.as_json(factor), "readers": self._settings.reader_count.as_json()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from keras_echo.metering import Meter
+from keras_echo.reading.batch_form import BatchForm
 from keras_echo.reading.fresh_batches import FreshBatches
 from keras_echo.reading.landmarks import NO_LANDMARKS, Fingerprint
+from keras_echo.reading.on_error import Skip
 from keras_echo.reading.prefetcher import StoppedError
 from keras_echo.reading.recognition import Recognition
+from keras_echo.reading.skipped import NONE_SKIPPED
 from keras_echo.reading.stream import Fresh, Position
 
 BATCH = (np.zeros((2, 1)),)
@@ -26,6 +29,8 @@ def recognition(*outcomes, sought=SOUGHT):
     left = list(outcomes)
 
     class Upstream:
+        last_task = "the read"
+
         def __next__(self):
             outcome = left.pop(0)
             if isinstance(outcome, Exception):
@@ -66,23 +71,45 @@ def test_a_batch_that_nobody_waited_for_is_still_compared():
         next(batches)
 
 
+class Source:
+    def position_of(self, read):
+        return Position(1, 3)
+
+    def index_of(self, position, seed):
+        return position.ordinal
+
+
+def batches_of(*outcomes, skip=None):
+    """Fresh batches, of which the first is read only to be compared."""
+    meter = Meter()
+    batches = FreshBatches(
+        recognition(*outcomes),
+        Source(),
+        seed=0,
+        form=BatchForm(),
+        skip=skip,
+        most_failures=5,
+        num_fresh=0,
+        skipped=NONE_SKIPPED,
+        meter=meter,
+        num_unneeded=1,
+    )
+    return batches, meter
+
+
 @pytest.mark.parametrize("ask", [next, FreshBatches.again])
 def test_what_is_read_only_to_be_compared_is_not_used(ask):
-    upstream = recognition(fresh(3, "as before"), fresh(4))
-    meter = Meter()
-    batches = FreshBatches(upstream, most_failures=1, meter=meter, num_unneeded=1)
+    batches, meter = batches_of(fresh(3, "as before"), fresh(4))
     assert ask(batches).position == (1, 4)
     assert meter.num_skipped == 0
 
 
 @pytest.mark.parametrize("ask", [next, FreshBatches.again])
 def test_it_may_fail_where_others_may(ask):
-    upstream = recognition(OSError("gone"), fresh(4))
-    batches = FreshBatches(upstream, most_failures=1, meter=Meter(), num_unneeded=1)
+    batches, _ = batches_of(OSError("gone"), fresh(4))
     with pytest.raises(OSError, match="gone"):
         ask(batches)
-    upstream, meter = recognition(OSError("gone"), fresh(4)), Meter()
-    batches = FreshBatches(upstream, most_failures=5, meter=meter, num_unneeded=1)
+    batches, meter = batches_of(OSError("gone"), fresh(4), skip=Skip())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         assert ask(batches).position == (1, 4)

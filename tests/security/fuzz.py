@@ -219,6 +219,8 @@ def main():
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("error")
+    # What a state says of a batch that was read may be damaged: then training goes on, and is told.
+    warnings.filterwarnings("ignore", "Batch .* must be the one that it was", RuntimeWarning)
     with tempfile.TemporaryDirectory() as folder:
         states = States()
         targets = [Traces(Path(folder)), states, CachedBatches(Path(folder))]
