@@ -527,15 +527,18 @@ class Prefetcher(Generic[R]):
 
     def _await_work(self) -> None:
         """Waits until the reader has something to do or is to end, for `idle_seconds` at most."""
-        deadline = time.monotonic() + self._idle_seconds
+        deadline = None
         while self._is_reader and not self._has_work:
-            seconds = deadline - time.monotonic()
-            if seconds <= 0:
+            now = time.monotonic()
+            deadline = deadline or now + self._idle_seconds
+            if now >= deadline:
                 return
-            self._changed.wait(min(seconds, self._seconds_to_due()))
+            self._changed.wait(min(deadline - now, self._seconds_to_due()))
 
     def _next_due(self) -> Slot | None:
         """The first of the tasks that are to be tried again now."""
+        if not self._waiting:
+            return None  # as nearly always, without a look at the clock
         now = self._clock()
         return min(
             (slot for slot in self._waiting if slot.due <= now),
@@ -564,7 +567,7 @@ class Prefetcher(Generic[R]):
 
     @property
     def _has_work(self) -> bool:
-        if self._waiting and self._next_due() is not None:
+        if self._next_due() is not None:
             return True
         # Whoever reads in sequence doesn't go on while a task waits for another try.
         is_blocked = len(self._waiting) >= self._num_workers
