@@ -428,8 +428,8 @@ class Prefetcher(Generic[R]):
     def _run_reader(self) -> None:
         try:
             with closing(self._worker()) as worker:
-                while (slot := self._claim()) is not None:
-                    self._do(slot, worker)
+                while (attempt := self._claim(worker)) is not None:
+                    self._do(attempt)
         finally:
             with self._lock:
                 self._leave()
@@ -443,13 +443,10 @@ class Prefetcher(Generic[R]):
             self._readers.discard(reader)
             self._leaving.add(reader)
 
-    def _do(self, slot: Slot, worker: _OnThread | InProcess) -> None:
+    def _do(self, attempt: Attempt) -> None:
+        slot, result, error = attempt.slot, None, None
         if slot.is_done:
             return
-        attempt = Attempt(slot, worker, self._clock)
-        with self._lock:
-            self._attempts[threading.current_thread()] = attempt
-        result, error = None, None
         try:
             with self._watch.reading() as doing:
                 try:
@@ -494,7 +491,7 @@ class Prefetcher(Generic[R]):
     def _worker(self) -> _OnThread | InProcess:
         return InProcess(self._function) if self._use_processes else _OnThread(self._function)
 
-    def _claim(self) -> Slot | None:
+    def _claim(self, worker: _OnThread | InProcess) -> Attempt | None:
         """Takes a task that is to be tried again, or the next one; None ends the reader."""
         while True:
             with self._lock:
@@ -505,7 +502,7 @@ class Prefetcher(Generic[R]):
                     return None
                 if (slot := self._next_due()) is not None:
                     self._waiting.remove(slot)
-                    return slot
+                    return self._begun(slot, worker)
                 self._is_pulling = True
             slot = None
             try:
@@ -522,8 +519,14 @@ class Prefetcher(Generic[R]):
                     self._window.append(slot)
                     self._num_undone += not slot.is_done
                 self._notify()
-            if slot is not None:
-                return slot
+                if slot is not None:
+                    return self._begun(slot, worker)
+
+    def _begun(self, slot: Slot, worker: _OnThread | InProcess) -> Attempt:
+        attempt = Attempt(slot, worker, self._clock)
+        if not slot.is_done:
+            self._attempts[threading.current_thread()] = attempt
+        return attempt
 
     def _await_work(self) -> None:
         """Waits until the reader has something to do or is to end, for `idle_seconds` at most."""
