@@ -428,8 +428,8 @@ class Prefetcher(Generic[R]):
     def _run_reader(self) -> None:
         try:
             with closing(self._worker()) as worker:
-                while (slot := self._claim()) is not None:
-                    self._do(slot, worker)
+                while (attempt := self._claim(worker)) is not None:
+                    self._do(attempt)
         finally:
             with self._lock:
                 self._leave()
@@ -443,13 +443,10 @@ class Prefetcher(Generic[R]):
             self._readers.discard(reader)
             self._leaving.add(reader)
 
-    def _do(self, slot: Slot, worker: _OnThread | InProcess) -> None:
+    def _do(self, attempt: Attempt) -> None:
+        slot, result, error = attempt.slot, None, None
         if slot.is_done:
             return
-        attempt = Attempt(slot, worker, self._clock)
-        with self._lock:
-            self._attempts[threading.current_thread()] = attempt
-        result, error = None, None
         try:
             with self._watch.reading() as doing:
                 try:
@@ -494,7 +491,7 @@ class Prefetcher(Generic[R]):
     def _worker(self) -> _OnThread | InProcess:
         return InProcess(self._function) if self._use_processes else _OnThread(self._function)
 
-    def _claim(self) -> Slot | None:
+    def _claim(self, worker: _OnThread | InProcess) -> Attempt | None:
         """Takes a task that is to be tried again, or the next one; None ends the reader."""
         while True:
             with self._lock:
@@ -505,7 +502,7 @@ class Prefetcher(Generic[R]):
                     return None
                 if (slot := self._next_due()) is not None:
                     self._waiting.remove(slot)
-                    return slot
+                    return self._begun(slot, worker)
                 self._is_pulling = True
             slot = None
             try:
@@ -522,20 +519,29 @@ class Prefetcher(Generic[R]):
                     self._window.append(slot)
                     self._num_undone += not slot.is_done
                 self._notify()
-            if slot is not None:
-                return slot
+                if slot is not None:
+                    return self._begun(slot, worker)
+
+    def _begun(self, slot: Slot, worker: _OnThread | InProcess) -> Attempt:
+        attempt = Attempt(slot, worker, self._clock)
+        if not slot.is_done:
+            self._attempts[threading.current_thread()] = attempt
+        return attempt
 
     def _await_work(self) -> None:
         """Waits until the reader has something to do or is to end, for `idle_seconds` at most."""
-        deadline = time.monotonic() + self._idle_seconds
+        deadline = None
         while self._is_reader and not self._has_work:
-            seconds = deadline - time.monotonic()
-            if seconds <= 0:
+            now = time.monotonic()
+            deadline = deadline or now + self._idle_seconds
+            if now >= deadline:
                 return
-            self._changed.wait(min(seconds, self._seconds_to_due()))
+            self._changed.wait(min(deadline - now, self._seconds_to_due()))
 
     def _next_due(self) -> Slot | None:
         """The first of the tasks that are to be tried again now."""
+        if not self._waiting:
+            return None  # as nearly always, without a look at the clock
         now = self._clock()
         return min(
             (slot for slot in self._waiting if slot.due <= now),
@@ -564,7 +570,7 @@ class Prefetcher(Generic[R]):
 
     @property
     def _has_work(self) -> bool:
-        if self._waiting and self._next_due() is not None:
+        if self._next_due() is not None:
             return True
         # Whoever reads in sequence doesn't go on while a task waits for another try.
         is_blocked = len(self._waiting) >= self._num_workers
