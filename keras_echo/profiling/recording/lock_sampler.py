@@ -19,11 +19,12 @@ except ImportError:  # Linux alone counts what one thread does
 
 _FEWEST_SAMPLES = 5
 _SECONDS = (0.001, 0.005)  # of a sleep; drawn, so as not to keep time with what is sampled
+_MOST_SECONDS = 5.0  # for which to sample: Ctrl-C may leave a window open, and `stop` uncalled
 _LATE_SECONDS = 0.001  # a lock that is held is waited for up to 5 ms (sys.getswitchinterval)
 
 
 class LockSampler:
-    """Samples from `start` to `stop`."""
+    """Samples from `start` to `stop`, for five seconds at most."""
 
     def __init__(self) -> None:
         self._is_sampling = False
@@ -47,7 +48,8 @@ class LockSampler:
         return self._num_held / self._num_samples
 
     def _sample(self) -> None:
-        while self._is_sampling:
+        began = time.perf_counter()
+        while self._is_sampling and time.perf_counter() - began < _MOST_SECONDS:
             is_held = _woke_up_late(self._random.uniform(*_SECONDS))
             self._num_samples += 1
             self._num_held += is_held
