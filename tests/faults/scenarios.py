@@ -1,14 +1,13 @@
 """What the processes of the fault tests do: `python scenarios.py NAME DIRECTORY OPTIONS`.
 
-Each function is a scenario. It says where it stands in lines of a word and JSON; see `Process`.
+Each function is a scenario. It says where it stands in lines of a word and JSON, and ends by
+itself; see `FaultProcess`.
 """
 
-import contextlib
 import faulthandler
 import gc
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -16,42 +15,33 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
+from recorder import Numbered
 
 import keras_echo
 
-NUM_FEATURES = 4
+_ENDS_SECONDS = 10.0  # after which nothing may run any more
 
 
-def say(word, value):
+def say(word, **values):
     """Tells the test."""
-    print(word, json.dumps(value), flush=True)
+    sys.stdout.write(f"{word} {json.dumps(values)}\n")
+    sys.stdout.flush()
 
 
-def tiny_model():
-    """A compiled model of one layer."""
-    model = keras.Sequential([keras.Input((NUM_FEATURES,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    return model
+class Slow(Numbered):
+    """Takes a time to read a batch; from batch `stalls_at` on, for ever."""
 
-
-class Numbered(keras.utils.PyDataset):
-    """Batch i is full of i, and takes `read_seconds` to read."""
-
-    def __init__(self, length, read_seconds=0.0, **kwargs):
-        super().__init__(**kwargs)
-        self.length, self.read_seconds = length, read_seconds
-
-    def __len__(self):
-        return self.length
+    def __init__(self, length, read_seconds, stalls_at=None, **kwargs):
+        super().__init__(length, **kwargs)
+        self.read_seconds, self.stalls_at = read_seconds, stalls_at
 
     def __getitem__(self, index):
-        time.sleep(self.read_seconds)
-        x = np.full((4, NUM_FEATURES), index, "float32")
-        return x, x[:, :1]
+        is_stalled = self.stalls_at is not None and index >= self.stalls_at
+        time.sleep(1000 if is_stalled else self.read_seconds)
+        return super().__getitem__(index)
 
 
-class Beginning(keras.callbacks.Callback):
+class Begins(keras.callbacks.Callback):
     """Says once that training has begun."""
 
     has_begun = False
@@ -60,67 +50,70 @@ class Beginning(keras.callbacks.Callback):
         """Keras calls this."""
         if not self.has_begun:
             self.has_begun = True
-            say("training", batch)
+            say("training")
 
     def on_train_batch_end(self, batch, logs=None):
         """Has Keras call the callbacks by itself.
 
-        Without any that waits for logs, it leaves that to a pool of threads on JAX, and Ctrl-C in
-        `Future.done()` keeps the lock of the future: the interpreter then never ends.
+        Where none wants the logs, it leaves that to a pool of threads, and Ctrl-C in
+        `Future.done()` of the standard library keeps a lock: the interpreter then never ends.
         """
 
 
-def ours():
-    """What runs on behalf of keras_echo, but for the test's own processes."""
-    threads = [one.name for one in threading.enumerate() if one.name.startswith("keras_echo")]
-    return threads + [one.name for one in multiprocessing.active_children()]
+def fit(dataset, directory):
+    """Trains for ever, with windows one after the other."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    callback = keras_echo.DataEchoCallback(
+        dataset, Path(directory, "logs"), profile_freq=40, verbose=0
+    )
+    model.fit(dataset, epochs=10**6, callbacks=[Begins(), callback], verbose=0)
 
 
-def what_is_left(within_seconds=10):
-    """What still runs of keras_echo, and the files it has left open or unfinished."""
-    deadline = time.monotonic() + within_seconds
-    while ours() and time.monotonic() < deadline:
+def running():
+    """What of keras_echo runs after some seconds at most: threads, and all processes."""
+    deadline = time.monotonic() + _ENDS_SECONDS
+    while time.monotonic() < deadline:
+        found = [one.name for one in threading.enumerate() if one.name.startswith("keras_echo")]
+        found += [one.name for one in multiprocessing.active_children()]
+        if not found:
+            break
         time.sleep(0.02)
-    return ours()
+    return found
 
 
-def unfinished(directory):
-    """Files and directories that were to be temporary."""
-    names = (".window-", ".tmp", ".json")
-    return [
-        str(path) for path in Path(directory).rglob("*") if any(name in path.name for name in names)
-    ]
-
-
-def interrupted(directory, num_times=1, **options):
-    """Is interrupted by Ctrl-C in fit() and goes on, so many times."""
-    log_dir = Path(directory, "logs")
-    processes = options.pop("processes", False)
-    is_plain = options.pop("plain", False)
+def interrupted(directory, num_times, **options):
+    """Is interrupted by Ctrl-C in fit(), and begins again, so many times."""
     for number in range(num_times):
-        if is_plain:
-            try:
-                tiny_model().fit(
-                    Numbered(40, 0.002), epochs=100_000, callbacks=[Beginning()], verbose=0
-                )
-            except KeyboardInterrupt:
-                say("interrupted", [number, 0, what_is_left(), []])
-            continue
-        dataset = keras_echo.EchoingPyDataset(
-            Numbered(40, 0.002, workers=2, use_multiprocessing=processes), **options
-        )
-        callback = keras_echo.DataEchoCallback(dataset, log_dir, profile_freq=40, verbose=0)
+        dataset = keras_echo.EchoingPyDataset(Slow(40, 0.002, workers=2), **options)
         try:
-            tiny_model().fit(dataset, epochs=100_000, callbacks=[Beginning(), callback], verbose=0)
+            fit(dataset, directory)
         except KeyboardInterrupt:
-            began = time.monotonic()
-            del callback
-            dataset.close()
-            say(
-                "interrupted",
-                [number, time.monotonic() - began, what_is_left(), unfinished(log_dir)],
-            )
-    say("through", None)
+            say("heard")
+            # Whoever holds the exception, as a notebook does, holds all that was open in fit().
+            found = running()
+        gc.collect()
+        say(
+            "over",
+            number=number,
+            running=found,
+            unfinished=[str(path) for path in Path(directory).glob("logs/.window-*")],
+        )
+    say("through")
+
+
+def uncaught(directory):
+    """Is ended by Ctrl-C."""
+    fit(keras_echo.EchoingPyDataset(Slow(40, 0.002, workers=2)), directory)
+
+
+def stalled(directory):
+    """Waits for a batch that never comes."""
+    dataset = keras_echo.EchoingPyDataset(Slow(40, 0.002, stalls_at=30, workers=2), shuffle=False)
+    try:
+        fit(dataset, directory)
+    except KeyboardInterrupt:
+        say("heard")
 
 
 def main():

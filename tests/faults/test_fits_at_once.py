@@ -7,6 +7,8 @@ import pytest
 from recorder import Numbered, Recorder
 
 from keras_echo import DataEchoCallback, EchoingPyDataset
+from keras_echo.profiling.recording.sessions import ProfilerBusyError
+from keras_echo.profiling.recording.tracer import Tracer
 
 LENGTH = 40
 
@@ -102,3 +104,23 @@ def test_fit_inside_of_a_callback_on_the_same_dataset(tmp_path):
         used, _ = fit(dataset, tmp_path / "outer", inside)
     # In the order of the outer fit, the inner one's place in it aside.
     assert sorted(used + inside.result[0]) == sorted(list(range(LENGTH)) * 3)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others check that by themselves")
+def test_no_session_begins_while_another_one_is_being_written(tmp_path, monkeypatch):
+    """PyTorch would end the process, at times."""
+    from torch.autograd.profiler import profile
+
+    export, one, other = profile.export_chrome_trace, Tracer(), Tracer()
+
+    def while_exporting(session, path):
+        with pytest.raises(ProfilerBusyError):
+            other.start(tmp_path)
+        export(session, path)
+
+    monkeypatch.setattr(profile, "export_chrome_trace", while_exporting)
+    one.start(tmp_path)
+    one.stop()
+    one.discard()
+    other.start(tmp_path)
+    other.discard()

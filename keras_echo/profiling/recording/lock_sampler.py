@@ -7,6 +7,7 @@ that run Python code don't, and one of them can run at a time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import threading
@@ -32,9 +33,10 @@ class LockSampler:
         self._random = random.Random()  # of its own: the global one may be the user's, and seeded
 
     def start(self) -> None:
-        """Begins to sample, on a thread of its own."""
+        """Begins to sample, on a thread of its own; without one, there are no samples."""
         self._is_sampling = True
-        threading.Thread(target=self._sample, name="keras_echo-lock", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no more threads are to be had
+            threading.Thread(target=self._sample, name="keras_echo-lock", daemon=True).start()
 
     def stop(self) -> None:
         """Ends that; the thread ends a few milliseconds later."""

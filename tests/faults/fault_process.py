@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ SCENARIOS = Path(__file__).with_name("scenarios.py")
 ROOT = SCENARIOS.parents[2]
 
 
-class Process:
+class FaultProcess:
     """Runs a scenario, in a session of its own, with the backend of the tests.
 
     A context manager: inside, the scenario runs; at the end, whatever is left of its session is
@@ -47,7 +48,7 @@ class Process:
                 env={
                     **os.environ,
                     "KERAS_BACKEND": keras.backend.backend(),
-                    "PYTHONPATH": str(ROOT),
+                    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
                     "PYTHONFAULTHANDLER": "1",
                 },
             )
@@ -107,6 +108,10 @@ class Process:
                 if int(session) == self._process.pid and state != "Z":
                     found.append((directory / "cmdline").read_text().replace("\0", " "))
         return found
+
+    def num_interruptions_lost(self):
+        """How many Python has lost so far: it says so on standard error."""
+        return len(re.findall(r"^Exception ignored in[^$]*?^KeyboardInterrupt", self.errors(), re.M))
 
     def errors(self):
         """What it wrote on standard error so far."""
