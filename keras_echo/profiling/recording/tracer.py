@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import re
 import shutil
 import tempfile
@@ -18,7 +19,6 @@ from keras_echo.profiling.recording.sessions import ProfilerError, Session, busy
 from keras_echo.profiling.traces import xspace
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
@@ -53,6 +53,7 @@ class Tracer:
         self._lock = threading.Lock()
         self._logdir = Path()
         self._scratch: Path | None = None
+        self._process = os.getpid()
         self._clocks = (0, 0.0)
 
     @property
@@ -83,6 +84,7 @@ class Tracer:
                 self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=names.WINDOW))
             except OSError as error:
                 raise _unwritable(self._logdir, error) from error
+            self._process = os.getpid()
             # A session that outlives the interpreter crashes it (PyTorch), and its files stay.
             atexit.register(self.discard)
             try:
@@ -193,6 +195,8 @@ class Tracer:
 
     def discard(self) -> None:
         """Closes the window, if one is open, and forgets what was recorded and not written."""
+        if self._process != os.getpid():
+            return  # a fork: the window is that of its parent
         with self._lock:
             if self._active and self._session is not None:
                 self._active = False
