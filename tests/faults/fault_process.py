@@ -111,7 +111,9 @@ class FaultProcess:
 
     def num_interruptions_lost(self):
         """How many Python has lost so far: it says so on standard error."""
-        return len(re.findall(r"^Exception ignored in[^$]*?^KeyboardInterrupt", self.errors(), re.M))
+        return len(
+            re.findall(r"^Exception ignored in[^$]*?^KeyboardInterrupt", self.errors(), re.M)
+        )
 
     def errors(self):
         """What it wrote on standard error so far."""

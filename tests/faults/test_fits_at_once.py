@@ -120,6 +120,8 @@ def test_no_session_begins_while_another_one_is_being_written(tmp_path, monkeypa
 
     monkeypatch.setattr(profile, "export_chrome_trace", while_exporting)
     one.start(tmp_path)
+    with one.step(0):
+        keras.ops.ones(3) + 1
     one.stop()
     one.discard()
     other.start(tmp_path)

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-import sys
+import threading
 import time
 
 import keras
@@ -12,9 +12,10 @@ import pytest
 from recorder import Numbered, Recorder
 
 from keras_echo import Cache, DataEchoCallback, EchoingPyDataset
+from keras_echo.reading.prefetcher import Prefetcher
 
 LENGTH = 40
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 20
 
 # JAX and Python warn of any fork where threads run.
 pytestmark = [
@@ -104,9 +105,32 @@ def test_forks_while_readers_run_and_a_window_is_open(tmp_path, fork):
         model = Recorder()
         model.fit(dataset, epochs=2, callbacks=[callback, forks], verbose=0)
         assert dataset.stats().cache_hits >= LENGTH
-    assert forks.statuses == [7] * 10
+    assert forks.statuses == [7] * 20
     assert model.trained_on() == list(range(LENGTH)) * 2
     assert {one.breakdown.origin for one in callback.decisions} == {"trace"}
+
+
+def test_a_child_ends_though_a_reader_held_a_lock_at_the_fork():
+    prefetcher = Prefetcher(int, iter(range(3)), num_workers=1, window_size=1)
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold():
+        with prefetcher._lock:
+            is_held.set()
+            is_over.wait()
+
+    reader = threading.Thread(target=hold)
+    reader.start()
+    is_held.wait()
+
+    def stops():
+        prefetcher.stop()
+        os._exit(7)
+
+    status = by_os_fork(stops)()
+    is_over.set()
+    reader.join()
+    assert status == 7
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="the loader is PyTorch's")

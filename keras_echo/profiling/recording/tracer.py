@@ -6,8 +6,8 @@ import atexit
 import contextlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -77,23 +77,26 @@ class Tracer:
                 raise busy(opened.backend)
             self._clean()  # of a window that was stopped and never written
             self._logdir = Path(logdir)
-            try:
-                self._logdir.mkdir(parents=True, exist_ok=True)
-                # A directory of its own: profilers name a run by the second, and two windows in
-                # one second would overwrite each other.
-                self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=names.WINDOW))
-            except OSError as error:
-                raise _unwritable(self._logdir, error) from error
             self._process = os.getpid()
+            # A directory of its own: profilers name a run by the second, and two windows in one
+            # second would overwrite each other. Ctrl-C may come anywhere, so who cleans up knows of
+            # it before it is there.
+            self._scratch = self._logdir / f"{names.WINDOW}{secrets.token_hex(8)}"
             # A session that outlives the interpreter crashes it (PyTorch), and its files stay.
             atexit.register(self.discard)
             try:
+                self._scratch.mkdir(mode=0o700, parents=True)
                 opened.start(self._scratch)
-            except BaseException:
+                self._clocks = (time.time_ns(), time.perf_counter())
+                self._active = True
+            except OSError as error:
+                self._clean()
+                raise _unwritable(self._logdir, error) from error
+            except BaseException as error:
+                if not isinstance(error, ProfilerError):
+                    opened.abandon()  # it may have started
                 self._clean()
                 raise
-            self._clocks = (time.time_ns(), time.perf_counter())
-            self._active = True
 
     def step(self, number: int) -> AbstractContextManager[Any]:
         """Returns a context manager that records a training step, from one batch to the next.
@@ -209,10 +212,10 @@ class Tracer:
         return self._session
 
     def _clean(self) -> None:
-        atexit.unregister(self.discard)
-        scratch, self._scratch = self._scratch, None
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        atexit.unregister(self.discard)  # only now: if Ctrl-C comes before, it still has to be done
 
     def _publish(self, recorded: Path) -> Path:
         runs = self._logdir / "plugins" / "profile"
