@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import tempfile
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_echo._messages import expected, printable, sentence
+from keras_echo._temporary import remove
 from keras_echo.adapting.remedies import remedies
 from keras_echo.adapting.report import listed
 from keras_echo.metering import EchoStats
@@ -21,7 +23,6 @@ from keras_echo.tensorboard.event_file import EventWriter
 from keras_echo.tensorboard.markdown import block, quoted
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from keras_echo.adapting.tuner import EchoDecision
@@ -60,7 +61,7 @@ class LogDir:
         self._last = EchoStats()
         if log_dir is None:
             self.directory = Path(tempfile.mkdtemp(prefix="keras_echo-"))
-            weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
+            weakref.finalize(self, remove, self.directory, os.getpid())
         else:
             self.directory = Path(log_dir)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[int, deque[_Block]] = {}  # by size, the latest used last
+        self._idle: dict[int, deque[_Return]] = {}  # by size, the latest used last
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """An array of undefined values, contiguous, which nobody else sees, like `numpy.empty`."""
@@ -49,7 +50,7 @@ class Pool:
             if len(self._idle) * _MOST_IDLE > _LARGEST_IDLE:
                 self._give_back()
         try:
-            block = idle.pop()
+            block = idle.pop().block
         except IndexError:
             block = _aligned(num_bytes)
         return np.asarray(_Lease(block, idle)).view(dtype).reshape(shape)
@@ -73,12 +74,17 @@ class _Block(np.ndarray):
 class _Lease:
     """What the arrays that see a block keep alive; with the last of them, the block is idle."""
 
-    def __init__(self, block: _Block, idle: deque[_Block]) -> None:
-        self._block, self._idle = block, idle
+    def __init__(self, block: _Block, idle: deque[_Return]) -> None:
         self.__array_interface__ = block.interface
+        # Not by `__del__`: Ctrl-C that comes while Python code runs in there is lost.
+        self._return = _Return(self, idle.append)
+        self._return.block = block
 
-    def __del__(self) -> None:
-        self._idle.append(self._block)
+
+class _Return(weakref.ref[_Lease]):
+    """Brings a block back when its lease ends."""
+
+    block: _Block
 
 
 def _aligned(num_bytes: int) -> _Block:

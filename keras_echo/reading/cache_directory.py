@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import stat
 import time
 import warnings
@@ -14,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from keras_echo._messages import expected
+from keras_echo._temporary import remove
 from keras_echo.memory.pool import Pool
 from keras_echo.reading.batch_file import (
     MAGIC,
@@ -62,7 +62,7 @@ class InFiles:
         self._remove: weakref.finalize[..., InFiles] | None = None
         held: dict[Hashable, int] = {}
         if key is None:  # made when it is needed: what is closed leaves nothing
-            self._remove = weakref.finalize(self, _remove, self._directory, os.getpid())
+            self._remove = weakref.finalize(self, remove, self._directory, os.getpid())
         else:
             self._directory.mkdir(parents=True, exist_ok=True)
             _check_manifest(self._directory, length, key)
@@ -114,7 +114,7 @@ class InFiles:
             return False
         self._whole.add(index)
         if not self._is_open:  # closed meanwhile, and maybe emptied before this file was there
-            _remove(self._directory, os.getpid())
+            remove(self._directory, os.getpid())
         return True
 
     def emptied(self) -> InFiles:
@@ -122,7 +122,7 @@ class InFiles:
         if self._remove is None:
             return self
         self._is_closed = True
-        _remove(self._directory, os.getpid())
+        remove(self._directory, os.getpid())
         self._remove.detach()  # only now: if Ctrl-C comes before, it still has to be done
         return InFiles(*self._arguments)
 
@@ -199,8 +199,3 @@ def _found(directory: Path) -> dict[Hashable, int]:
             batch = _BATCH.fullmatch(path.name)
             held[int(batch[1]) if batch else path.name] = status.st_size
     return held
-
-
-def _remove(directory: Path, pid: int) -> None:
-    if os.getpid() == pid:  # not in a fork of the process whose directory it is
-        shutil.rmtree(directory, ignore_errors=True)

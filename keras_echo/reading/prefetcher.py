@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import threading
 import time
 import warnings
@@ -63,6 +64,16 @@ def _end_with_the_interpreter() -> None:
     for thread in threading.enumerate():
         if thread.name == THREAD_NAME and thread.is_alive():
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _after_fork() -> None:
+    """Lets a child process end, though a reader that it doesn't have held a lock at the fork."""
+    for prefetcher in list(_prefetchers):
+        prefetcher._lose_readers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class StoppedError(RuntimeError):
@@ -382,6 +393,11 @@ class Prefetcher(Generic[R]):
         """Until the next task is to be tried again."""
         now = self._clock()
         return min((slot.due - now for slot in self._waiting if slot.due > now), default=math.inf)
+
+    def _lose_readers(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._readers, self._leaving = set(), set()
 
     def _hung_up_bell(self) -> threading.Lock:
         bell = threading.Lock()

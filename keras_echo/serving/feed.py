@@ -253,11 +253,11 @@ class Feed:
         An epoch that an exception ended was never told to be over: in one, the first indices may
         be those of the peek of the next `fit()`.
         """
-        in_epoch = self._peeks.is_in_epoch
-        if in_epoch and index >= _MOST_PEEKED:
+        if index >= _MOST_PEEKED or (call := current_call()) is None:
             return False
-        call = current_call()
-        return call is not None and not (in_epoch and (self._peeks.is_peek or call.has_begun))
+        if self._peeks.is_in_epoch:
+            return not (self._peeks.is_peek or call.has_begun)
+        return call.may_peek
 
     def _end_peek_that_failed(self) -> None:
         """Ends a peek that an exception ended: nobody else tells of that.

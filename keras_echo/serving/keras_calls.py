@@ -61,6 +61,16 @@ class KerasCall(NamedTuple):
     method: str
     has_begun: bool
 
+    @property
+    def may_peek(self) -> bool:
+        """Whether what it reads outside of an epoch is a peek, and no batch of a training.
+
+        There is a training outside of an epoch where a callback called `fit()` on the same dataset:
+        the inner one has ended its epoch. On TensorFlow, `fit()` peeks at data for validation then;
+        what it trains on is read by a thread of `tf.data`.
+        """
+        return not self.has_begun or keras.backend.backend() == "tensorflow"
+
 
 def current_call() -> KerasCall | None:
     """The innermost method of `keras.Model` under which this thread runs; None if there is none."""

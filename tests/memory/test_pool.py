@@ -1,5 +1,7 @@
 """Memory is used again, but never while anything sees it."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,6 +52,18 @@ def test_memory_is_aligned_as_jax_wants_it(num_bytes):
     assert Pool().empty((num_bytes,), "uint8").ctypes.data % 64 == 0
 
 
+def test_no_python_code_runs_when_memory_is_let_go_of():
+    """Python loses a Ctrl-C that it notices in a finalizer."""
+    called = []
+    pool = Pool()
+    arrays = [pool.empty((100,), "uint8")]
+    sys.setprofile(lambda frame, event, _: called.append((event, frame.f_code.co_name)))
+    arrays.clear()
+    sys.setprofile(None)
+    assert [name for event, name in called if event == "call"] == []
+    assert sum(len(idle) for idle in pool._idle.values()) == 1
+
+
 def test_few_blocks_lie_idle():
     pool = Pool()
     arrays = [pool.empty((100,), "uint8") for _ in range(20)]
@@ -68,7 +82,7 @@ def test_memory_of_many_sizes_is_given_back():
         arrays = [pool.empty((num_rows, 1024), "float32") for _ in range(4)]
         largest = sum(array.nbytes for array in arrays)
         del arrays
-    idle = sum(block.nbytes for idle in pool._idle.values() for block in idle)
+    idle = sum(returned.block.nbytes for idle in pool._idle.values() for returned in idle)
     assert 2**25 < idle <= 2**26 + largest  # what was let go of since the last request
 
 

@@ -7,6 +7,7 @@ that run Python code don't, and one of them can run at a time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import threading
@@ -19,11 +20,12 @@ except ImportError:  # Linux alone counts what one thread does
 
 _FEWEST_SAMPLES = 5
 _SECONDS = (0.001, 0.005)  # of a sleep; drawn, so as not to keep time with what is sampled
+_MOST_SECONDS = 5.0  # for which to sample: Ctrl-C may leave a window open, and `stop` uncalled
 _LATE_SECONDS = 0.001  # a lock that is held is waited for up to 5 ms (sys.getswitchinterval)
 
 
 class LockSampler:
-    """Samples from `start` to `stop`."""
+    """Samples from `start` to `stop`, for five seconds at most."""
 
     def __init__(self) -> None:
         self._is_sampling = False
@@ -31,9 +33,10 @@ class LockSampler:
         self._random = random.Random()  # of its own: the global one may be the user's, and seeded
 
     def start(self) -> None:
-        """Begins to sample, on a thread of its own."""
+        """Begins to sample, on a thread of its own; without one, there are no samples."""
         self._is_sampling = True
-        threading.Thread(target=self._sample, name="keras_echo-lock", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no more threads are to be had
+            threading.Thread(target=self._sample, name="keras_echo-lock", daemon=True).start()
 
     def stop(self) -> None:
         """Ends that; the thread ends a few milliseconds later."""
@@ -47,7 +50,8 @@ class LockSampler:
         return self._num_held / self._num_samples
 
     def _sample(self) -> None:
-        while self._is_sampling:
+        began = time.perf_counter()
+        while self._is_sampling and time.perf_counter() - began < _MOST_SECONDS:
             is_held = _woke_up_late(self._random.uniform(*_SECONDS))
             self._num_samples += 1
             self._num_held += is_held

@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -167,6 +169,8 @@ class TorchSession:
     """torch.profiler."""
 
     backend = "torch"
+    _starting = threading.Lock()
+    _latest: weakref.ref[TorchSession] | None = None  # whatever becomes of it, it blocks no other
 
     def __init__(self) -> None:
         import torch
@@ -174,40 +178,52 @@ class TorchSession:
         import torch.profiler
 
         self._torch: Any = torch
-        self._profile: Any = None
+        self._profile: Any = None  # until its trace is written: a start meanwhile ends the process
         self._directory = Path()
 
     def start(self, directory: Path) -> None:
         """Starts to record."""
-        # A second session doesn't fail, it destroys the first one; and the only sign of the first
-        # is this private name. Where it's gone, the risk is taken.
-        if getattr(self._torch.autograd.profiler, "_is_profiler_enabled", False):
-            raise busy(self.backend)
+        self._directory = directory
+        with self._starting:
+            # A second session doesn't fail, it destroys the first one; and the only sign of one
+            # that isn't ours is this private name. Where it's gone, the risk is taken.
+            latest = TorchSession._latest and TorchSession._latest()
+            if (latest and latest._profile is not None) or getattr(
+                self._torch.autograd.profiler, "_is_profiler_enabled", False
+            ):
+                raise busy(self.backend)
+            TorchSession._latest = weakref.ref(self)
+            try:
+                self._profile = self._new_profile()
+                self._profile.__enter__()
+            except BaseException as error:
+                self._profile = None
+                if isinstance(error, RuntimeError):
+                    raise ProfilerError(_failed(self.backend, error)) from error
+                raise
+
+    def _new_profile(self) -> Any:
         config = getattr(self._torch.profiler, "_ExperimentalConfig", None)
         options = {"experimental_config": config(profile_all_threads=True)} if config else {}
-        self._directory = directory
         # What torch.profiler.profile stands on; that one imports torch's compiler at its first
         # start, which takes more than a second in the midst of training.
-        self._profile = self._torch.autograd.profiler.profile(
+        return self._torch.autograd.profiler.profile(
             use_kineto=True,
             use_device="cuda" if self._torch.cuda.is_available() else None,
             **options,
         )
-        try:
-            self._profile.__enter__()
-        except RuntimeError as error:
-            raise ProfilerError(_failed(self.backend, error)) from error
 
     def stop(self) -> None:
         """Stops, converts and writes."""
-        profile, self._profile = self._profile, None
         try:
-            profile.__exit__(None, None, None)
+            self._profile.__exit__(None, None, None)
             handle, exported = tempfile.mkstemp(dir=self._directory, suffix=".json")
             os.close(handle)
-            profile.export_chrome_trace(exported)
+            self._profile.export_chrome_trace(exported)
         except (RuntimeError, AssertionError) as error:
             raise ProfilerError(_failed(self.backend, error)) from error
+        finally:
+            self._profile = None
         trace = json.loads(Path(exported).read_bytes())
         space = kineto.convert(trace, "the window", str(self._torch.__version__))
         host = space.hostnames[0] if space.hostnames else "localhost"
@@ -215,10 +231,12 @@ class TorchSession:
 
     def abandon(self) -> None:
         """Stops and forgets."""
-        profile, self._profile = self._profile, None
-        if profile is not None:
-            with contextlib.suppress(RuntimeError, AssertionError):
-                profile.__exit__(None, None, None)
+        if self._profile is not None:
+            try:
+                with contextlib.suppress(RuntimeError, AssertionError):
+                    self._profile.__exit__(None, None, None)
+            finally:
+                self._profile = None
 
     def span(self, name: str, stats: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a span; its clock starts when it is entered."""

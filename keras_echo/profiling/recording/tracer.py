@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import re
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,6 @@ from keras_echo.profiling.recording.uninterrupted import uninterrupted
 from keras_echo.profiling.traces import xspace
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
@@ -54,6 +54,7 @@ class Tracer:
         self._lock = threading.Lock()
         self._logdir = Path()
         self._scratch: Path | None = None
+        self._process = os.getpid()
         self._clocks = (0, 0.0)
 
     @property
@@ -78,22 +79,26 @@ class Tracer:
                 raise busy(opened.backend)
             self._clean()  # of a window that was stopped and never written
             self._logdir = Path(logdir)
-            try:
-                self._logdir.mkdir(parents=True, exist_ok=True)
-                # A directory of its own: profilers name a run by the second, and two windows in
-                # one second would overwrite each other.
-                self._scratch = Path(tempfile.mkdtemp(dir=self._logdir, prefix=names.WINDOW))
-            except OSError as error:
-                raise _unwritable(self._logdir, error) from error
+            self._process = os.getpid()
+            # A directory of its own: profilers name a run by the second, and two windows in one
+            # second would overwrite each other. Ctrl-C may come anywhere, so who cleans up knows of
+            # it before it is there.
+            self._scratch = self._logdir / f"{names.WINDOW}{secrets.token_hex(8)}"
             # A session that outlives the interpreter crashes it (PyTorch), and its files stay.
             atexit.register(self.discard)
             try:
+                self._scratch.mkdir(mode=0o700, parents=True)
                 opened.start(self._scratch)
-            except BaseException:
+                self._clocks = (time.time_ns(), time.perf_counter())
+                self._active = True
+            except OSError as error:
+                self._clean()
+                raise _unwritable(self._logdir, error) from error
+            except BaseException as error:
+                if not isinstance(error, ProfilerError):
+                    opened.abandon()  # it may have started
                 self._clean()
                 raise
-            self._clocks = (time.time_ns(), time.perf_counter())
-            self._active = True
 
     def step(self, number: int) -> AbstractContextManager[Any]:
         """Returns a context manager that records a training step, from one batch to the next.
@@ -198,6 +203,8 @@ class Tracer:
     @uninterrupted()
     def discard(self) -> None:
         """Closes the window, if one is open, and forgets what was recorded and not written."""
+        if self._process != os.getpid():
+            return  # a fork: the window is that of its parent
         with self._lock:
             if self._active and self._session is not None:
                 self._active = False
@@ -210,10 +217,10 @@ class Tracer:
         return self._session
 
     def _clean(self) -> None:
-        atexit.unregister(self.discard)
-        scratch, self._scratch = self._scratch, None
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        atexit.unregister(self.discard)  # only now: if Ctrl-C comes before, it still has to be done
 
     def _publish(self, recorded: Path) -> Path:
         runs = self._logdir / "plugins" / "profile"
