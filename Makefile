@@ -8,7 +8,6 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 
 .PHONY: demo test test-protobuf6 lint docs bench gpu study worth soak soak-files clean
-.PHONY: demo test test-protobuf6 lint docs soak bench gpu study worth clean
 
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
@@ -44,11 +43,14 @@ lint: $(VENV)/.dev  ## formatting, lint, types, architecture
 docs: $(VENV)/.dev  ## the pages, strictly, into site/
 	NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=jax $(BIN)/mkdocs build --strict --quiet
 
-soak: $(BACKENDS:%=soak-%)  ## faults in their long form, and 100,000 steps that may hold no more than at first (an hour)
+soak: $(BACKENDS:%=soak-%) soak-files  ## faults in their long form, 100,000 steps that may hold no more than at first, a million damaged files (hours)
 
 soak-%: $(VENV)/.dev
 	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python benchmarks/soak.py
-	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* KERAS_ECHO_SOAK=1 $(BIN)/python -m pytest tests/faults
+	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* KERAS_ECHO_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/faults
+
+soak-files: $(VENV)/.dev
+	$(TEST_ENVIRONMENT) KERAS_BACKEND=$(BACKEND) $(BIN)/python tests/security/fuzz.py --count 1000000
 
 bench: $(VENV)/.dev  ## the tables in docs/benchmarks.md and docs/callback.md (an hour on two idle cores)
 	$(BIN)/python benchmarks/whole_runs.py --jobs 3 --json docs/benchmarks/whole_runs.json
@@ -69,11 +71,6 @@ study: $(VENV)/.dev  ## fresh examples saved, on five workloads, into docs/study
 
 worth: $(VENV)/.dev  ## what an echoed step is worth, into docs/worth.md (goes on where it was)
 	$(BIN)/python benchmarks/worth_study.py --jobs 2
-
-soak: soak-files  ## what takes hours; a BACKEND at a time
-
-soak-files: $(VENV)/.dev  ## a million damaged traces, states and cached batches
-	$(TEST_ENVIRONMENT) KERAS_BACKEND=$(BACKEND) $(BIN)/python tests/security/fuzz.py --count 1000000
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)

@@ -397,7 +397,8 @@ class Prefetcher(Generic[R]):
     def _lose_readers(self) -> None:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._readers, self._leaving = set(), set()
+        self._attempts = {}
+        self._readers, self._leaving, self._dropped = set(), set(), set()
 
     def _hung_up_bell(self) -> threading.Lock:
         bell = threading.Lock()
