@@ -29,6 +29,22 @@ def check_count(name: str, value: object, least: int) -> int:
     return int(value)
 
 
+def check_count_or_auto(name: str, value: object, least: int, counted: str) -> int:
+    """Returns a count as `check_count` does, where the argument may also be "auto".
+
+    Args:
+        name: The argument's name.
+        value: What isn't "auto".
+        least: The least count.
+        counted: What it is a number of, for messages.
+    """
+    try:
+        return check_count(name, value, least)
+    except (TypeError, ValueError) as error:
+        must, remedy = f'be {counted} or "auto"', f"Pass {least} or more, or leave it out"
+        raise type(error)(expected(name, must, value, remedy)) from None
+
+
 def check_real(name: str, value: object, remedy: str) -> float:
     """Returns a real number as a Python float.
 

@@ -11,7 +11,7 @@ import keras
 from keras_echo._checks import check_count
 from keras_echo._messages import expected
 from keras_echo.callback import DataEchoCallback
-from keras_echo.dataset import EchoingPyDataset, Progress
+from keras_echo.dataset import EchoingPyDataset, progress_of
 from keras_echo.resuming.backup_file import Backup, BackupFile
 from keras_echo.resuming.keras_epoch import ShortEpoch, begin_at_epoch
 from keras_echo.resuming.model_state import Values, build, metrics, trained
@@ -87,7 +87,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if save_freq != "epoch":
             save_freq = check_count("save_freq", save_freq, 1)
         self._num_batches = len(dataset)
-        self._progress = Progress(dataset)
+        self._progress = progress_of(dataset)
         self._save_freq = save_freq
         self._deletes = delete_checkpoint
         self._file = BackupFile(backup_dir)
@@ -195,8 +195,9 @@ class BackupAndRestore(keras.callbacks.Callback):
                     "Pass the dataset itself to fit(), or leave save_freq out",
                 )
             )
-        dataset = self._progress.state_dict(num_steps)
-        if dataset is None:
+        try:
+            dataset = self._progress.state_dict(num_steps)
+        except LookupError:
             raise ValueError(
                 expected(
                     "BackupAndRestore's dataset",
@@ -205,7 +206,7 @@ class BackupAndRestore(keras.callbacks.Callback):
                     "Pass the same object to both: "
                     'model.fit(dataset, callbacks=[BackupAndRestore(dataset, "backup")])',
                 )
-            )
+            ) from None
         model = self.model
         values = trained(model)
         results = metrics(model) if batch else Values()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
 
-from keras_echo._checks import check_choice, check_count, check_seconds
+from keras_echo._checks import check_choice, check_count, check_count_or_auto, check_seconds
 from keras_echo._messages import expected
 from keras_echo.echoing.batch_echo import BatchEchoing
 from keras_echo.echoing.example_echo import ExampleEchoing
@@ -21,11 +22,9 @@ from keras_echo.metering import EchoStats, Meter
 from keras_echo.probe import Input, Probe
 from keras_echo.reading.as_source import as_source
 from keras_echo.reading.batch_form import BatchForm
-from keras_echo.reading.cache import Cache, CachedReads
 from keras_echo.reading.on_error import Retry, Skip, policy
 from keras_echo.reading.reader_count import Fixed, ReaderCount, Search
-from keras_echo.reading.source import Parallelism, Source
-from keras_echo.reading.worker_process import pickled
+from keras_echo.reading.wishes import cached_reads, parallelism_of, steps_per_epoch_of
 from keras_echo.serving.as_grain import as_grain
 from keras_echo.serving.as_tf_dataset import as_tf_dataset
 from keras_echo.serving.augmentation import augmenter
@@ -33,11 +32,13 @@ from keras_echo.serving.feed import Feed
 from keras_echo.serving.fit_input import FitInput
 from keras_echo.serving.interrupts import INTERRUPTS
 from keras_echo.serving.pipeline import Settings
+from keras_echo.serving.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keras_echo.memory.batch import Batch
+    from keras_echo.reading.cache import Cache
 
 
 class EchoingPyDataset(keras.utils.PyDataset):
@@ -175,14 +176,14 @@ class EchoingPyDataset(keras.utils.PyDataset):
             read_timeout = check_seconds("read_timeout", read_timeout)
         if shuffle_buffer != "auto":
             counted = "a number of batches or examples"
-            shuffle_buffer = _count_or_auto("shuffle_buffer", shuffle_buffer, 0, counted)
+            shuffle_buffer = check_count_or_auto("shuffle_buffer", shuffle_buffer, 0, counted)
         batch_size = check_count("batch_size", batch_size, 1)
         if steps_per_epoch is not None:
             steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
         if seed is not None:
             seed = check_count("seed", seed, 0)
         if workers is not None and workers != "auto":
-            workers = _count_or_auto("workers", workers, 1, "a number of readers")
+            workers = check_count_or_auto("workers", workers, 1, "a number of readers")
         if max_queue_size is not None:
             max_queue_size = check_count("max_queue_size", max_queue_size, 1)
         wrapped = as_source(source, shuffle=shuffle, batch_size=batch_size)
@@ -203,9 +204,9 @@ class EchoingPyDataset(keras.utils.PyDataset):
                 shuffle_buffer,
             )
         )
-        self._num_steps = _steps_per_epoch(steps_per_epoch, wrapped)
+        self._num_steps = steps_per_epoch_of(steps_per_epoch, wrapped)
         number = None if workers == "auto" else workers
-        parallelism = _parallelism(wrapped, number, use_multiprocessing, max_queue_size)
+        parallelism = parallelism_of(wrapped, number, use_multiprocessing, max_queue_size)
         meter = Meter()
         plan = Search if workers == "auto" and not wrapped.is_sequential else Fixed
         self._settings = Settings(
@@ -221,7 +222,7 @@ class EchoingPyDataset(keras.utils.PyDataset):
             read_timeout=read_timeout,
             form=BatchForm(),
             meter=meter,
-            cache=None if cache is None else _cached_reads(cache, wrapped, meter),
+            cache=None if cache is None else cached_reads(cache, wrapped, meter),
         )
         state = State(seed=random.randrange(2**31) if seed is None else seed)
         self._feed = Feed(self._settings, state)
@@ -332,15 +333,15 @@ class EchoingPyDataset(keras.utils.PyDataset):
         TensorFlow fetches a few batches ahead of training: call this at the end of an epoch, or use
         `BackupAndRestore`, which knows how far training has come.
         """
-        factor = self.echo_factor  # first: what is made after a change then says so itself
-        return self._as_json(self._feed.state, factor)
+        return self._as_json(lambda: self._feed.state)
 
-    def _as_json(self, state: State, factor: float) -> dict[str, Any]:
+    def _as_json(self, state: Callable[[], State]) -> dict[str, Any]:
         unseeded = self._settings.source.unseeded
         if unseeded is not None and not self._has_warned_of_source:
             self._has_warned_of_source = True
             warnings.warn(_not_exactly(unseeded), RuntimeWarning, stacklevel=3)
-        return {**state.as_json(factor), "readers": self._settings.reader_count.as_json()}
+        factor = self.echo_factor  # first: what is made after a change then says so itself
+        return {**state().as_json(factor), "readers": self._settings.reader_count.as_json()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken.
@@ -413,49 +414,14 @@ class EchoingPyDataset(keras.utils.PyDataset):
         self.close()
 
 
-class Progress:
-    """How far a training on a dataset has come, which may lag behind what the dataset served.
-
-    Args:
-        dataset: What `fit()` trains on.
-    """
-
-    def __init__(self, dataset: EchoingPyDataset) -> None:
-        self._dataset = dataset
-        self._feed = dataset._feed
-        self._first = 0
-        self.load = dataset.load_state_dict
-
-    def begin(self) -> None:
-        """Training begins, where the stream stands now."""
-        self._first = self._feed.begin_training()
-
-    def trained(self, num_steps: int) -> None:
-        """Training has taken so many steps since it began."""
-        self._feed.trained(self._first + num_steps)
-
-    def state_dict(self, num_steps: int) -> dict[str, Any] | None:
-        """The dataset's state after so many steps; None if it hasn't served them."""
-        factor = self._dataset.echo_factor
-        state = self._feed.state_after(self._first + num_steps)
-        return None if state is None else self._dataset._as_json(state, factor)
-
-    def first_batch(self) -> Batch:
-        """The next batch, only to peek at."""
-        return self._feed.first()
-
-    def shorten_epoch(self, num_steps: int | None) -> None:
-        """Has the next epochs of `fit()` so many steps; None for all of them."""
-        self._dataset._num_left = num_steps
-
-    @property
-    def is_iterated(self) -> bool:
-        """Whether training gets its batches by `as_tf_dataset` or `as_grain`."""
-        return self._feed.is_iterated
-
-    def end(self) -> None:
-        """Training has ended."""
-        self._feed.end_training()
+def progress_of(dataset: EchoingPyDataset) -> Progress:
+    """How far a training on a dataset has come."""
+    return Progress(
+        dataset._feed,
+        dataset._as_json,
+        dataset.load_state_dict,
+        partial(setattr, dataset, "_num_left"),
+    )
 
 
 def probe_of(dataset: EchoingPyDataset) -> Probe:
@@ -491,81 +457,3 @@ def _not_exactly(unseeded: object) -> str:
         "Pass generator=torch.Generator().manual_seed(0) to the DataLoader or its sampler. As it "
         "is, training resumes at this place, and not with these batches",
     )
-
-
-def _count_or_auto(name: str, value: object, least: int, counted: str) -> int:
-    try:
-        return check_count(name, value, least)
-    except (TypeError, ValueError) as error:
-        must, remedy = f'be {counted} or "auto"', f"Pass {least} or more, or leave it out"
-        raise type(error)(expected(name, must, value, remedy)) from None
-
-
-def _steps_per_epoch(given: int | None, source: Source) -> int:
-    """The optimizer steps in an epoch.
-
-    Raises:
-        ValueError: If they are not given and the source has no length.
-    """
-    steps = source.length if given is None else given
-    if steps is None:
-        raise ValueError(
-            expected(
-                "steps_per_epoch",
-                "be given for a source without a length",
-                given,
-                "Pass the number of optimizer steps in an epoch",
-            )
-        )
-    return steps
-
-
-def _cached_reads(cache: Cache, source: Source, meter: Meter) -> CachedReads:
-    """What keeps the batches of a source.
-
-    Raises:
-        TypeError: If `cache` is no `Cache`.
-        ValueError: If the source's batches can't be kept by their index.
-    """
-    if not isinstance(cache, Cache):
-        raise TypeError(
-            expected(
-                "cache", "be a keras_echo.Cache", cache, "Pass keras_echo.Cache(memory_bytes=2**30)"
-            )
-        )
-    if source.no_cache is not None:
-        why, remedy = source.no_cache
-        raise ValueError(expected("cache", f"be None for {why}", cache, remedy))
-    assert source.length is not None
-    return CachedReads(cache, source.length, meter)
-
-
-def _parallelism(
-    source: Source,
-    workers: int | None,
-    use_multiprocessing: bool | None,
-    max_queue_size: int | None,
-) -> Parallelism:
-    """How to read the source: as it wishes, but for what is given.
-
-    Raises:
-        ValueError: If the source can't be read that way.
-    """
-    wish = source.parallelism
-    wanted = Parallelism(
-        wish.workers if workers is None else workers,
-        wish.use_multiprocessing if use_multiprocessing is None else use_multiprocessing,
-        wish.max_queue_size if max_queue_size is None else max_queue_size,
-    )
-    if source.is_sequential and (wanted.workers, wanted.use_multiprocessing) != (1, False):
-        raise ValueError(
-            expected(
-                "workers",
-                "be 1, and use_multiprocessing False, for a source that is read in sequence",
-                (workers, use_multiprocessing),
-                "Give the source itself more workers, or pass a keras.utils.PyDataset",
-            )
-        )
-    if wanted.use_multiprocessing:
-        pickled(source)
-    return wanted

@@ -170,7 +170,7 @@ class _Rest:
 class Meter:
     """Sums the reads and waits of a dataset over its whole life, on whatever thread they happen.
 
-    It is what a `Prefetcher` reports to; see `keras_echo.reading.prefetcher.Watch`.
+    It is what a `Prefetcher` reports to; see `keras_echo.reading.watch.Watch`.
 
     Attributes:
         num_reads: Reads that are done, failed ones included.

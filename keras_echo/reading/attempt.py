@@ -22,6 +22,26 @@ class Worker(Protocol):
         """Ends it in the midst of a task, if that can be; called by another thread."""
 
 
+class OnThread:
+    """Does tasks on the thread that calls it."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def prepare(self, version: int) -> None:
+        """See `Worker`."""
+
+    def __call__(self, task: Any) -> tuple[Any, float]:
+        """See `Worker`."""
+        return self._function(task), 0.0
+
+    def kill(self) -> None:
+        """See `Worker`: a thread ends by itself, or not at all."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
 class TimeLimit(Protocol):
     """How long a task may take.
 

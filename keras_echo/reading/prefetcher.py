@@ -26,25 +26,25 @@ import time
 import warnings
 import weakref
 from collections import deque
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from keras_echo.reading.attempt import Attempt, Slot
+from keras_echo.reading.attempt import Attempt, OnThread, Slot
 from keras_echo.reading.stream import AbandonedError, Barrier
+from keras_echo.reading.watch import Unwatched
 from keras_echo.reading.worker_process import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from keras_echo.reading.attempt import TimeLimit
+    from keras_echo.reading.watch import Doing, Watch
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 THREAD_NAME = "keras_echo-reader"
-
 
 _SLICE_SECONDS = 1.0  # in which it is noticed that a wait is to end
 _EXIT_SECONDS = 2.0  # for which the end of the interpreter waits for reads
@@ -78,75 +78,6 @@ if hasattr(os, "register_at_fork"):
 
 class StoppedError(RuntimeError):
     """The wait for a result was ended by another thread that stopped the prefetcher, or Ctrl-C."""
-
-
-class Doing(Protocol):
-    """A task that is being done."""
-
-    compute_seconds: float  # for which a processor worked on it in another process
-    is_dropped: bool  # whether it took too long: then it is no read
-
-
-class Watch(Protocol):
-    """Who is told what readers and consumer do. All but `reading` is called under a lock."""
-
-    def reading(self) -> AbstractContextManager[Doing]:
-        """Makes the context in which a task is done."""
-
-    def held(self, share: float) -> None:
-        """From now on, this share of the readers can do nothing before the consumer takes more."""
-
-    def missed(self) -> None:
-        """The consumer asked for a result, and it wasn't ready."""
-
-    def took(self) -> None:
-        """The consumer has a result."""
-
-    def retried(self) -> None:
-        """A task failed and is to be tried again."""
-
-
-class Unwatched:
-    """Tells nobody; see `Watch`."""
-
-    compute_seconds = 0.0
-    is_dropped = False
-
-    def reading(self) -> AbstractContextManager[Doing]:
-        """See `Watch`."""
-        return nullcontext(self)
-
-    def held(self, share: float) -> None:
-        """See `Watch`."""
-
-    def missed(self) -> None:
-        """See `Watch`."""
-
-    def took(self) -> None:
-        """See `Watch`."""
-
-    def retried(self) -> None:
-        """See `Watch`."""
-
-
-class _OnThread:
-    """Does tasks on the thread that calls it; see `keras_echo.reading.attempt.Worker`."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
-
-    def prepare(self, version: int) -> None:
-        """See `Worker`."""
-
-    def __call__(self, task: Any) -> tuple[Any, float]:
-        """See `Worker`."""
-        return self._function(task), 0.0
-
-    def kill(self) -> None:
-        """See `Worker`: a thread ends by itself, or not at all."""
-
-    def close(self) -> None:
-        """There is nothing to end."""
 
 
 class Prefetcher(Generic[R]):
@@ -505,10 +436,10 @@ class Prefetcher(Generic[R]):
         self._num_workers = self._ask_num_workers()
         self._window_size = max(self._least_window_size, self._num_workers)
 
-    def _worker(self) -> _OnThread | InProcess:
-        return InProcess(self._function) if self._use_processes else _OnThread(self._function)
+    def _worker(self) -> OnThread | InProcess:
+        return InProcess(self._function) if self._use_processes else OnThread(self._function)
 
-    def _claim(self, worker: _OnThread | InProcess) -> Attempt | None:
+    def _claim(self, worker: OnThread | InProcess) -> Attempt | None:
         """Takes a task that is to be tried again, or the next one; None ends the reader."""
         while True:
             with self._lock:
@@ -539,7 +470,7 @@ class Prefetcher(Generic[R]):
                 if slot is not None:
                     return self._begun(slot, worker)
 
-    def _begun(self, slot: Slot, worker: _OnThread | InProcess) -> Attempt:
+    def _begun(self, slot: Slot, worker: OnThread | InProcess) -> Attempt:
         attempt = Attempt(slot, worker, self._clock)
         if not slot.is_done:
             self._attempts[threading.current_thread()] = attempt

@@ -198,17 +198,15 @@ class Feed:
         with self._standing:
             self._trail.trained(num_steps)
 
-    def state_after(self, num_steps: int) -> State | None:
-        """Where the stream stood after so many steps, since training came there.
+    def state_after(self, num_steps: int) -> State:
+        """Where the stream stood after so many steps, from those on that training came to.
 
-        Returns:
-            The state; None if so many steps haven't been served.
+        Raises:
+            LookupError: If so many steps haven't been served.
         """
         with self._standing:
-            found = self._trail.after(num_steps)
-            return found and replace(
-                found.state, factors_ahead=(*found.factors, *self._factors_ahead())
-            )
+            state, factors = self._trail.after(num_steps)
+            return replace(state, factors_ahead=(*factors, *self._factors_ahead()))
 
     def go_on_from(self, state: State) -> None:
         """Goes on where `state` was taken."""

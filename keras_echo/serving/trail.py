@@ -55,8 +55,12 @@ class Trail:
         while len(self._steps) > 1 and self._steps[0][0].num_steps < num_steps:
             self._steps.popleft()
 
-    def after(self, num_steps: int) -> Standing | None:
-        """Where the stream stood after so many steps; None if that isn't known."""
+    def after(self, num_steps: int) -> Standing:
+        """Where the stream stood after so many steps.
+
+        Raises:
+            LookupError: If that isn't known.
+        """
         found: State | None = None
         factors: list[float] = []
         for state, factor in self._steps:
@@ -64,4 +68,6 @@ class Trail:
                 factors.append(factor)
             elif state.num_steps == num_steps:
                 found = state
-        return None if found is None else Standing(found, tuple(factors))
+        if found is None:
+            raise LookupError(num_steps)
+        return Standing(found, tuple(factors))

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,8 @@ def test_where_training_is_while_the_stream_runs_ahead(first, leads):
             factors[served] = float(served)
             trail.served(state(served), factors[served])
         if served < num_trained:
-            assert trail.after(num_trained) is None
+            with pytest.raises(LookupError):
+                trail.after(num_trained)
             return
         found = trail.after(num_trained)
         assert found.state == state(num_trained)
@@ -34,15 +36,18 @@ def test_what_was_put_back_is_served_again():
     trail.begin(state(0))
     for num_steps, factor in ((1, 1.0), (2, 2.0), (3, 3.0), (2, 5.0)):
         trail.served(state(num_steps), factor)
-    assert trail.after(3) is None
+    with pytest.raises(LookupError):
+        trail.after(3)
     assert trail.after(1).factors == (5.0,)
 
 
 def test_nothing_is_kept_for_nobody():
     trail = Trail()
     trail.served(state(1), 1.0)
-    assert trail.after(1) is None
+    with pytest.raises(LookupError):
+        trail.after(1)
     trail.begin(state(1))
     trail.end()
     trail.served(state(2), 1.0)
-    assert trail.after(2) is None
+    with pytest.raises(LookupError):
+        trail.after(2)
