@@ -1,5 +1,6 @@
 """A server of numbered batches that answers some of them wrongly, for the demo's client."""
 
+import math
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,14 +24,24 @@ class FaultyServer(ThreadingHTTPServer):
     Args:
         faults: By index, "missing" (404), "cut" (the connection closes in the midst of the answer)
             or "short" (a shorter file, as a writer leaves it that was killed).
+        num_faults: How often each of them shows before the batch is there; None for always.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, faults):
+    def __init__(self, faults, num_faults=None):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.faults = faults
+        self._faults = faults
+        self._num_left = dict.fromkeys(faults, math.inf if num_faults is None else num_faults)
+
+    def fault(self, index):
+        """What the next answer for this batch is to be like; None for as it should be."""
+        left = self._num_left.get(index, 0)  # a batch is asked for by one reader at a time
+        if left <= 0:
+            return None
+        self._num_left[index] = left - 1
+        return self._faults[index]
 
     def __enter__(self):
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -52,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         index = int(self.path.lstrip("/"))
-        fault, body = self.server.faults.get(index), content(index)
+        fault, body = self.server.fault(index), content(index)
         if fault == "missing":
             self._head(HTTPStatus.NOT_FOUND, 0)
             return

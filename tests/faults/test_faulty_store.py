@@ -12,7 +12,7 @@ import pytest
 from faulty_server import FaultyServer, Remote, content
 from recorder import Recorder
 
-from keras_echo import EchoingPyDataset
+from keras_echo import EchoingPyDataset, Retry, Skip
 
 LENGTH = 100
 DEADLINE_SECONDS = 30
@@ -72,6 +72,33 @@ def test_where_all_is_missing_skipping_ends_after_a_pass():
             train(source, on_error="skip")
 
 
+@pytest.mark.parametrize("fault", ["missing", "cut", "short"])
+@pytest.mark.parametrize("num_faults", [1, LENGTH // 10, LENGTH])
+def test_what_passes_is_tried_again_and_nothing_is_lost(fault, num_faults):
+    faults = dict.fromkeys(spread(num_faults), fault)
+    retry = Retry(times=2, wait_seconds=0.001)
+    with FaultyServer(faults, num_faults=2) as server:
+        used, stats = train(Remote(server.url, LENGTH, workers=4), on_error=retry)
+    assert used == list(range(LENGTH))
+    # A connection that was open before is opened anew by the client itself, once.
+    least = 1 if fault == "cut" else 2 * num_faults
+    assert least <= stats.retried_reads <= 2 * num_faults
+    assert stats.skipped_reads == 0
+
+
+def test_a_limit_on_what_is_skipped_ends_training_with_the_error():
+    faults = dict.fromkeys(spread(10), "missing")
+    retry = Retry(times=1, wait_seconds=0.001, then=Skip(most=3))
+    with (
+        FaultyServer(faults) as server,
+        pytest.warns(RuntimeWarning, match="A read failed and was skipped"),
+        pytest.raises(Exception, match="404") as caught,
+    ):
+        train(Remote(server.url, LENGTH, workers=4), on_error=retry)
+    said = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+    assert any("keras_echo has skipped 3 of " in line for line in said)
+
+
 class StopsTheStore(keras.callbacks.Callback):
     """At one batch, the store's process stops; it goes on after some seconds."""
 
@@ -99,6 +126,25 @@ def store(tmp_path):
     ) as process:
         yield process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
         process.stdin.close()
+
+
+def test_a_store_that_has_stopped_is_an_error_after_read_timeout(store):
+    process, url = store
+    began = time.monotonic()
+    stops = StopsTheStore(process.pid, 20)
+    with pytest.raises(Exception, match=r"must end within read_timeout") as caught:
+        train(Remote(url, LENGTH, workers=2), stops, read_timeout=1.0)
+    assert time.monotonic() - began < DEADLINE_SECONDS
+    assert "of the source" in str(caught.value)
+
+
+def test_a_store_that_stops_is_asked_again_after_read_timeout(store):
+    process, url = store
+    source, stops = Remote(url, LENGTH, workers=2), StopsTheStore(process.pid, 20)
+    retry = Retry(times=20, wait_seconds=0.1)
+    used, stats = train(source, stops, read_timeout=1.0, on_error=retry)
+    assert used == list(range(LENGTH))
+    assert stats.retried_reads > 0
 
 
 @pytest.mark.filterwarnings("ignore:The source deliver")  # no batch for 5 seconds, or again

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from recorder import Numbered, Recorder
 
-from keras_echo import Cache, DataEchoCallback, EchoingPyDataset
+from keras_echo import BackupAndRestore, Cache, DataEchoCallback, EchoingPyDataset
 
 LENGTH = 30
 PLENTY = 10**9
@@ -85,6 +85,48 @@ def test_training_goes_on_when_the_disk_of_log_dir_is_full(tmp_path):
     assert len(model.trained_on()) == 3 * LENGTH
     assert {decision.breakdown.origin for decision in callback.decisions} == {"counters"}
     assert not list(tmp_path.glob(".window-*"))
+
+
+@pytest.mark.parametrize("lose", [remove, replace_by_a_file])
+@pytest.mark.filterwarnings("ignore:The backup .* must be written:RuntimeWarning")
+def test_training_goes_on_without_its_backup(tmp_path, lose):
+    directory = tmp_path / "backup"
+    model, dataset = Recorder(), EchoingPyDataset(Numbered(LENGTH))
+    backup = BackupAndRestore(dataset, directory, save_freq=4)
+    at = At(1, 10, lambda: lose(directory))
+    with dataset:
+        model.fit(dataset, epochs=2, callbacks=[at, backup], verbose=0)
+    assert len(model.trained_on()) == 2 * LENGTH
+    assert not directory.is_dir()
+
+
+def test_a_backup_on_a_full_disk_is_said_once_and_the_last_one_stays(tmp_path):
+    class PowerError(Exception):
+        pass
+
+    def fail():
+        raise PowerError
+
+    def train(at):
+        model, dataset = Recorder(), EchoingPyDataset(Numbered(LENGTH), seed=1)
+        backup = BackupAndRestore(dataset, tmp_path, save_freq=4)
+        with dataset:
+            model.fit(dataset, epochs=2, callbacks=[backup, *at], verbose=0)
+        return model.trained_on()
+
+    with pytest.raises(PowerError):
+        train([At(0, 14, fail)])
+    with (
+        full_disk(2000),
+        pytest.warns(RuntimeWarning, match="The backup .* must be written.*File too large") as said,
+        pytest.raises(PowerError),
+    ):
+        train([At(1, 10, fail)])
+    assert [one.category for one in said].count(RuntimeWarning) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["keras_echo-backup"]
+    resumed = train([])
+    assert len(resumed) == 2 * LENGTH
+    assert sorted(resumed[:LENGTH]) == sorted(resumed[LENGTH:]) == list(range(LENGTH))
 
 
 class Large(Numbered):
