@@ -82,15 +82,23 @@ def running():
     return found
 
 
+def is_interruption(error):
+    """Whether it is KeyboardInterrupt, or what TensorFlow's C code at times makes of that."""
+    if isinstance(error, KeyboardInterrupt) or keras.backend.backend() != "tensorflow":
+        return isinstance(error, KeyboardInterrupt)
+    is_said = isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error)
+    return is_said or isinstance(error, SystemError)
+
+
 def interrupted(directory, num_times, **options):
     """Is interrupted by Ctrl-C in fit(), and begins again, so many times."""
     for number in range(num_times):
         dataset = keras_echo.EchoingPyDataset(Slow(40, 0.002, workers=2), **options)
         try:
             fit(dataset, directory)
-        except (KeyboardInterrupt, SystemError) as error:
-            if isinstance(error, SystemError) and keras.backend.backend() != "tensorflow":
-                raise  # TensorFlow's C code at times makes one of the other
+        except BaseException as error:
+            if not is_interruption(error):
+                raise
             say("heard")
             # Whoever holds the exception, as a notebook does, holds all that was open in fit().
             found = running()
@@ -114,7 +122,9 @@ def stalled(directory):
     dataset = keras_echo.EchoingPyDataset(Slow(40, 0.002, stalls_at=30, workers=2), shuffle=False)
     try:
         fit(dataset, directory)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not is_interruption(error):
+            raise
         say("heard")
 
 

@@ -5,7 +5,6 @@ import random
 import signal
 import time
 
-import keras
 import pytest
 from fault_process import FaultProcess
 
@@ -60,7 +59,6 @@ def test_a_script_that_ctrl_c_ends_leaves_nothing(tmp_path):
     assert not list(tmp_path.glob("logs/.window-*"))
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="waits inside of TensorFlow")
 def test_ctrl_c_while_the_source_stalls(tmp_path):
     with FaultProcess("stalled", tmp_path) as process:
         process.says("training")
