@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,11 +46,16 @@ def fingerprint_of(batch: Batch) -> str:
     """
     sums = xxh3_64()
     for leaf in leaves_of(batch):
-        sums.update(f"{getattr(leaf, 'shape', None)} {getattr(leaf, 'dtype', None)};".encode())
+        sums.update(
+            f"{getattr(leaf, 'shape', None)} {_name(getattr(leaf, 'dtype', None))};".encode()
+        )
         if (array := _on_host(leaf)) is not None:
             for piece in _pieces(array):
                 sums.update(piece.tobytes())
     return sums.hexdigest()
+
+
+_name = cache(str)  # of a dtype, which NumPy makes anew each time
 
 
 def _on_host(leaf: Any) -> np.ndarray | None:
