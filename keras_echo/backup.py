@@ -92,12 +92,13 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._deletes = delete_checkpoint
         self._file = BackupFile(backup_dir)
         self._short_epoch = ShortEpoch()
-        self._metrics: Sequence[np.ndarray] | None = None  # of an epoch to go on with
-        self._begin(first_batch=0)
+        self._begin()
 
-    def _begin(self, first_batch: int) -> None:
-        self._first_batch = first_batch  # of the epoch at hand, where Keras counts from 0
-        self._epoch = self._trained = 0  # the steps that were trained before it, in this fit()
+    def _begin(self) -> None:
+        self._metrics: Sequence[np.ndarray] | None = None  # of an epoch to go on with
+        self._first_batch = 0  # of the epoch at hand, where Keras counts from 0
+        self._epoch = 0
+        self._trained = 0  # steps before this epoch, in this fit()
         self._end_of_call = 0  # the steps of the epoch after the call that has begun
         self._steps_per_call = 1
         self._next_save: float = math.inf
@@ -105,11 +106,11 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Keras calls this."""
-        self._begin(first_batch=0)
+        self._begin()
+        self._short_epoch.has_ended()  # where the last fit() broke off
         self._steps_per_call = int(self.model.steps_per_execution)
         if self._save_freq != "epoch":
             self._check_steps()
-        self._progress.shorten_epoch(None)
         backup = self._file.read()
         if backup is not None:
             self._restore(backup)

@@ -31,6 +31,7 @@ from keras_echo.serving.augmentation import augmenter
 from keras_echo.serving.feed import Feed
 from keras_echo.serving.fit_input import FitInput
 from keras_echo.serving.interrupts import INTERRUPTS
+from keras_echo.serving.keras_calls import current_call
 from keras_echo.serving.pipeline import Settings
 from keras_echo.serving.progress import Progress
 
@@ -240,7 +241,13 @@ class EchoingPyDataset(keras.utils.PyDataset):
         Keras asks for it before training, and again where an epoch begins (Keras 3.15,
         `keras/src/trainers/data_adapters/py_dataset_adapter.py`).
         """
-        return self._num_steps if self._num_left is None else self._num_left
+        if self._num_left is None:
+            return self._num_steps
+        call = current_call()
+        if call is not None and not call.has_begun:
+            self._num_left = None  # another fit() begins: the one that was interrupted broke off
+            return self._num_steps
+        return self._num_left
 
     def __getitem__(self, index: int) -> Batch:
         """Serves the next batch of the stream, whatever the index. Thread-safe.

@@ -133,6 +133,24 @@ def test_by_epoch(make_dataset, tmp_path):
     assert_same_values(model, expected)
 
 
+def test_a_resumed_training_that_fails_leaves_the_dataset_with_whole_epochs(make_dataset, tmp_path):
+    expected, _ = fit(make_dataset, tmp_path / "other", {})
+    fit(make_dataset, tmp_path / "backup", {}, fail_at=10)
+    model, dataset = Training(), make_dataset()
+    backup = BackupAndRestore(dataset, tmp_path / "backup", save_freq=2)
+    with pytest.raises(PowerError):
+        model.fit(dataset, epochs=4, callbacks=[backup, FailAt(2)], verbose=0)
+    assert dataset.num_batches < len(dataset)
+    model.fit(dataset, epochs=4, callbacks=[backup], verbose=0)
+    assert_same_values(model, expected)
+    fit(make_dataset, tmp_path / "backup", {}, fail_at=10)
+    with pytest.raises(PowerError):
+        model.fit(dataset, epochs=4, callbacks=[backup, FailAt(2)], verbose=0)
+    before = len(model.trained_on())
+    model.fit(dataset, epochs=1, verbose=0)
+    assert len(model.trained_on()) == before + len(dataset)
+
+
 def test_with_validation_and_early_stopping(make_dataset, numbered, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
