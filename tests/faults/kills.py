@@ -199,6 +199,7 @@ def main():
     report = {"kind": arguments.kind, "kills": 0, "killed_at": [], "failed": [], "left": []}
     report |= {"trainings": 0, "wrong": 0, "files": []}
     root = Path(tempfile.mkdtemp(prefix="keras_echo-kills-"))
+    tempfile.tempdir = str(root)  # what a killed process leaves there is nobody's
     try:
         paths = [root / "undisturbed", root / "killed"]
         paths[0].mkdir()
