@@ -87,7 +87,9 @@ def is_interruption(error):
     if isinstance(error, KeyboardInterrupt) or keras.backend.backend() != "tensorflow":
         return isinstance(error, KeyboardInterrupt)
     is_said = isinstance(error, RuntimeError) and "KeyboardInterrupt" in str(error)
-    return is_said or isinstance(error, SystemError)
+    # Where it came while a tensor was made of something.
+    is_of_tensor = isinstance(error, TypeError) and "Failed to convert elements" in str(error)
+    return is_said or is_of_tensor or isinstance(error, SystemError)
 
 
 def interrupted(directory, num_times, **options):
