@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -78,7 +77,10 @@ class FaultProcess:
                         del self._lines[place]
                         return json.loads(line.removeprefix(word))
                 left = deadline - time.monotonic()
-                assert left > 0, self._told(f"said no {word!r} in {within_seconds} s")
+                if left <= 0:
+                    self._process.send_signal(signal.SIGUSR1)  # what its threads are at
+                    time.sleep(1)
+                    raise AssertionError(self._told(f"said no {word!r} in {within_seconds} s"))
                 assert self._collector.is_alive(), self._told(f"ended and said no {word!r}")
                 self._has_more.wait(min(left, 0.1))
 
@@ -108,12 +110,6 @@ class FaultProcess:
                 if int(session) == self._process.pid and state != "Z":
                     found.append((directory / "cmdline").read_text().replace("\0", " "))
         return found
-
-    def num_interruptions_lost(self):
-        """How many Python has lost so far: it says so on standard error."""
-        return len(
-            re.findall(r"^Exception ignored in[^$]*?^KeyboardInterrupt", self.errors(), re.M)
-        )
 
     def errors(self):
         """What it wrote on standard error so far."""
