@@ -12,8 +12,9 @@ TEST_ENVIRONMENT := TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 MPLBACKEND=agg
 demo: $(VENV)/.demo-$(BACKEND)  ## train on real digits without and with echoing; BACKEND=jax|tensorflow|torch
 	$(BIN)/keras-echo demo --backend $(BACKEND)
 
-test: $(VENV)/.dev  ## the whole suite, once per backend; in two halves each, so that two cores have work to the end
-	$(MAKE) --jobs=2 --output-sync=target $(BACKENDS:%=test-library-%) $(BACKENDS:%=test-examples-%)
+test: $(VENV)/.dev  ## the whole suite, once per backend; in three parts each, so that two cores have work to the end
+	$(MAKE) --jobs=2 --output-sync=target \
+		$(BACKENDS:%=test-library-%) $(BACKENDS:%=test-faults-%) $(BACKENDS:%=test-examples-%)
 
 test-protobuf6: $(VENV)-protobuf6/.done  ## the reading of traces with protobuf 6, without a backend
 	$(TEST_ENVIRONMENT) $(VENV)-protobuf6/bin/python -m pytest tests/profiling
@@ -25,11 +26,14 @@ $(VENV)-protobuf6/.done: pyproject.toml constraints.txt
 		--editable . 'protobuf==6.31.*' hypothesis pytest pytest-timeout
 	touch $@
 
-test-%: test-library-% test-examples-%
+test-%: test-library-% test-faults-% test-examples-%
 	@:
 
 test-library-%: $(VENV)/.dev
-	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python -m pytest --ignore=tests/examples
+	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python -m pytest --ignore=tests/examples --ignore=tests/faults
+
+test-faults-%: $(VENV)/.dev  # what they break stays in their process
+	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python -m pytest tests/faults
 
 test-examples-%: $(VENV)/.dev
 	$(TEST_ENVIRONMENT) KERAS_BACKEND=$* $(BIN)/python -m pytest tests/examples
