@@ -1,12 +1,11 @@
 """log_dir and the cache's directory vanish, can't be written to, or the disk is full: in fit()."""
 
-import contextlib
-import resource
 import shutil
 
 import keras
 import numpy as np
 import pytest
+from full_disk import full_disk
 from recorder import Numbered, Recorder
 
 from keras_echo import BackupAndRestore, Cache, DataEchoCallback, EchoingPyDataset
@@ -40,17 +39,6 @@ def replace_by_a_file(directory):
     """Nobody, not even root, can write into it then."""
     remove(directory)
     directory.write_text("a file")
-
-
-@contextlib.contextmanager
-def full_disk(num_bytes):
-    """Inside, no file can grow beyond so many bytes; Python ignores the signal that says so."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def fit_with_callback(dataset, log_dir, *callbacks, epochs=3):

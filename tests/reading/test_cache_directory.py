@@ -4,17 +4,16 @@ import gc
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 from keras_echo.reading.cache_directory import InFiles
 
@@ -159,21 +158,11 @@ def test_a_directory_that_vanished_is_warned_of_and_nothing_more_is_written(tmp_
     assert files.num_bytes == 0
 
 
-@contextmanager
-def no_file_is_larger_than(num_bytes):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_file_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path):
     files = keyed(tmp_path)
     with (
         pytest.warns(RuntimeWarning, match="must be written. Received: OSError"),
-        no_file_is_larger_than(700),
+        full_disk(700),
     ):
         assert not files.keep(0, batch(0))
     assert files.num_bytes == 0
